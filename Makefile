@@ -1,0 +1,45 @@
+# The two commands that matter: `make demo` walks the whole road, `make test` runs the tests.
+# Both make their own virtual environment first; nothing else has to be installed by hand.
+
+PYTHON ?= $(firstword $(foreach v,python3.11 python3.12 python3.13 python3,$(shell command -v $(v) 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+# The OpenCV wheel with windows needs libGL from the system; servers and containers take the headless one.
+OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint format bench wheel clean
+
+demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, distil, build, run
+	$(BIN)/edgekit demo -o demo
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)  ## style, types and the import rule of the rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## benchmarks; nothing else should be running
+	$(BIN)/python -m pytest benchmarks -q
+
+wheel: $(INSTALLED)  ## both wheels into dist/
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist demo
+
+$(INSTALLED): constraints.txt pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || \
+		{ echo "edgekit needs Python 3.11 to 3.13; say which: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--editable './runtime[openvino,$(OPENCV)]' --editable '.[dev]'
+	touch $@

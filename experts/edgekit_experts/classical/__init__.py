@@ -1,0 +1,1 @@
+"""Experts that need no weights: colour, edges, flow, normals, and combinations of label maps."""

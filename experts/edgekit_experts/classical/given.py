@@ -1,0 +1,30 @@
+"""What comes with the video, stored as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from edgekit_experts.expert import Batch, Expert
+from edgekit_runtime.modality import Modality
+
+Array = npt.NDArray[Any]
+
+
+class Given(Expert):
+    """A stream of the source, unchanged: the truth of the synthetic world, pictures that lie beside the frames."""
+
+    def __init__(self, of: str) -> None:
+        self.of = of
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def produces(self, inputs: Mapping[str, Modality]) -> Modality:
+        return inputs[self.of]
+
+    def compute(self, batch: Batch) -> Array:
+        return batch.inputs[self.of]

@@ -1,0 +1,160 @@
+"""Surface normals from a depth map, by fitting a plane to the points of a window around each pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_experts.expert import Batch, Expert
+from edgekit_experts.typecheck import expect
+from edgekit_runtime.errors import ExpertError
+from edgekit_runtime.modality import Kind, Modality
+
+Array = npt.NDArray[Any]
+
+_STRIP_ROWS = 32  # rows at a time: the working arrays stay in the cache
+_LAGUERRE_STEPS = 4
+
+
+class Normals(Expert):
+    """Normals from the depth `of` another modality: float16 (H, W, 3), unit vectors, NaN where there is none.
+
+    Camera frame: x right, y down, z forward; every normal faces the camera (n · p < 0). `window` is the odd
+    side of the window in pixels. The camera is a pinhole with its centre in the middle of the picture and
+    square pixels, of horizontal field of view `fov` (degrees), or as `intrinsics` = [fx, fy, cx, cy] in pixels
+    of the stored frame say.
+
+    Method: the normal is the eigenvector of the smallest eigenvalue of the 3×3 covariance of the points, as an
+    SVD of each window would give it; the covariances of all windows come from ten box filters over products of
+    the coordinates, the eigenvectors in closed form.
+    """
+
+    def __init__(
+        self, of: str, window: int = 11, fov: float = 60.0, intrinsics: tuple[float, ...] | None = None
+    ) -> None:
+        if window < 3 or window % 2 == 0:
+            raise ExpertError(f"normals: window {window} must be odd and at least 3.")
+        if not 1 <= fov <= 170:
+            raise ExpertError(f"normals: a field of view of {fov} degrees makes no sense.")
+        if intrinsics is not None and (len(intrinsics) != 4 or min(intrinsics[:2]) <= 0):
+            raise ExpertError("normals: intrinsics are [fx, fy, cx, cy] in pixels.")
+        self.of, self.window, self.fov = of, window, fov
+        self.intrinsics = intrinsics
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def produces(self, inputs: Mapping[str, Modality]) -> Modality:
+        depth = expect(inputs, self.of, Kind.DEPTH, "normals")
+        return Modality("normals", Kind.NORMALS, 3, "float16", (-1, 1), truth=depth.truth)
+
+    def compute(self, batch: Batch) -> Array:
+        depths = batch.inputs[self.of][..., 0]
+        height, width = depths.shape[1:]
+        camera = self.intrinsics or pinhole(height, width, self.fov)
+        out = np.empty((*depths.shape, 3), np.float16)
+        for depth, result in zip(depths, out, strict=True):
+            result[...] = normals_from_depth(depth, camera, self.window)
+        return out
+
+
+def pinhole(height: int, width: int, fov: float) -> tuple[float, float, float, float]:
+    """(fx, fy, cx, cy) in pixels for a horizontal field of view in degrees."""
+    focal = width / 2 / math.tan(math.radians(fov) / 2)
+    return focal, focal, (width - 1) / 2, (height - 1) / 2
+
+
+def normals_from_depth(depth: Array, camera: tuple[float, ...], window: int) -> Array:
+    """Normals float32 (H, W, 3) of a depth map (H, W); no value where depth is not finite or not positive.
+
+    A pixel has a normal if it has a depth, and at least a quarter of its window has.
+    """
+    height, width = depth.shape
+    fx, fy, cx, cy = camera
+    out = np.empty((height, width, 3), np.float32)
+    ray_x = (np.arange(width) - cx) / fx
+    ray_y = (np.arange(height) - cy) / fy
+    for top, bottom, first, last in _strips(height, window // 2):
+        z = depth[first:last].astype(np.float64)
+        valid = np.isfinite(z) & (z > 0)
+        z[~valid] = 0
+        covariance, count = _covariances(z, valid, ray_x[None], ray_y[first:last, None], window)
+        inner = slice(top - first, top - first + bottom - top)
+        normal = _smallest_eigenvector(*(moment[inner] for moment in covariance))
+        towards = normal[0] * ray_x[None] + normal[1] * ray_y[top:bottom, None] + normal[2]
+        sign = np.where(towards > 0, np.float32(-1), np.float32(1))
+        missing = ~valid[inner] | (count[inner] < max(3, window * window // 4))
+        sign[missing] = np.nan
+        for axis in range(3):
+            np.multiply(normal[axis], sign, out=out[top:bottom, :, axis])
+    return out
+
+
+def _strips(height: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+    """(top, bottom) of strips of rows, and (first, last) with the margin that their windows need."""
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        yield top, bottom, max(0, top - margin), min(height, bottom + margin)
+
+
+def _covariances(z: Array, valid: Array, ray_x: Array, ray_y: Array, window: int) -> tuple[tuple[Array, ...], Array]:
+    """(xx, xy, xz, yy, yz, zz) of the points in each window, scaled to unit trace, float32, and their number.
+
+    The sums are float64: the square of a distance minus the square of its mean cancels almost all digits.
+    """
+
+    def window_sum(values: Array) -> Array:
+        sums = cv2.boxFilter(values, cv2.CV_64F, (window, window), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        return np.asarray(sums)
+
+    x, y = z * ray_x, z * ray_y
+    count = window_sum(valid.astype(np.float64))
+    share = 1 / np.maximum(count, 1)
+    mean_x, mean_y, mean_z = (window_sum(axis) * share for axis in (x, y, z))
+    xx = window_sum(x * x) * share - mean_x * mean_x
+    xy = window_sum(x * y) * share - mean_x * mean_y
+    xz = window_sum(x * z) * share - mean_x * mean_z
+    yy = window_sum(y * y) * share - mean_y * mean_y
+    yz = window_sum(y * z) * share - mean_y * mean_z
+    zz = window_sum(z * z) * share - mean_z * mean_z
+    trace = xx + yy + zz
+    scale = np.where(trace > 0, 1 / np.maximum(trace, 1e-30), 0) * (count > 2)
+    moments = tuple((moment * scale).astype(np.float32) for moment in (xx, xy, xz, yy, yz, zz))
+    return moments, count
+
+
+def _smallest_eigenvector(
+    xx: Array, xy: Array, xz: Array, yy: Array, yz: Array, zz: Array
+) -> tuple[Array, Array, Array]:
+    """Unit eigenvector of the smallest eigenvalue of symmetric 3×3 matrices of unit trace.
+
+    The eigenvalue is the smallest root of λ³ - λ² + sλ - d. All roots are real, so Laguerre's steps from 0
+    approach it from below and never pass it, quickly even where two eigenvalues nearly coincide. The
+    eigenvector is the largest column of the adjugate of the matrix minus λ, whose rank is one.
+    """
+    minors = yy * zz - yz * yz, xx * zz - xz * xz, xx * yy - xy * xy
+    s = minors[0] + minors[1] + minors[2]
+    d = xx * minors[0] - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
+    root = np.zeros_like(xx)
+    for _ in range(_LAGUERRE_STEPS):
+        value = ((root - 1) * root + s) * root - d
+        slope = (3 * root - 2) * root + s
+        inner = 4 * slope * slope - 6 * value * (6 * root - 2)
+        root -= 3 * value / np.maximum(slope + np.sqrt(np.maximum(inner, 0)), np.float32(1e-12))
+    a, b, c = xx - root, yy - root, zz - root
+    adjugate = (
+        (b * c - yz * yz, xz * yz - xy * c, xy * yz - b * xz),
+        (xz * yz - xy * c, a * c - xz * xz, xy * xz - a * yz),
+        (xy * yz - b * xz, xy * xz - a * yz, a * b - xy * xy),
+    )
+    first = (adjugate[0][0] >= adjugate[1][1]) & (adjugate[0][0] >= adjugate[2][2])
+    second = adjugate[1][1] >= adjugate[2][2]
+    x, y, z = (np.where(first, adjugate[0][i], np.where(second, adjugate[1][i], adjugate[2][i])) for i in range(3))
+    length = 1 / np.sqrt(np.maximum(x * x + y * y + z * z, np.float32(1e-30)))
+    return x * length, y * length, z * length

@@ -1,0 +1,222 @@
+"""One modality of one video: a Zarr 3 array `(F, H, W, C)` whose shards are work units, and their states.
+
+    <video>/<modality>/zarr.json         shape, codecs, and the declaration in its attributes
+    <video>/<modality>/c.<unit>.0.0.0    one shard: the frames of one unit, one chunk each
+    <video>/<modality>/state/<unit>.json which of them are done or failed
+
+A frame is done when the shard that holds it is on the disk and, after that, the state that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_experts.dataset.declaration import Declaration
+from edgekit_experts.dataset.shard import ABSENT, codec_for, index_bytes, pack, read_index, unpack
+from edgekit_experts.dataset.storage import LocalStorage
+from edgekit_experts.dataset.unit import UnitState
+from edgekit_runtime.errors import DataError
+from edgekit_runtime.modality import Kind, Modality
+
+Array = npt.NDArray[Any]
+
+METADATA = "zarr.json"
+ATTRIBUTES = "edgekit"
+
+
+class ModalityArray:
+    """Reads and writes the frames of one modality. `shape` is (F, H, W, C), `unit` the frames per shard."""
+
+    def __init__(
+        self,
+        storage: LocalStorage,
+        prefix: str,
+        declaration: Declaration,
+        shape: tuple[int, int, int, int],
+        unit: int,
+    ) -> None:
+        self.declaration = declaration
+        self.shape = shape
+        self.unit = unit
+        self.dtype = np.dtype(declaration.modality.dtype)
+        self._storage = storage
+        self._prefix = prefix
+        self._codec = codec_for(self.dtype)
+        self._states: dict[int, UnitState] | None = None
+        self._indices: dict[int, tuple[object, Array]] = {}
+
+    @classmethod
+    def open(cls, storage: LocalStorage, prefix: str) -> ModalityArray | None:
+        """The array at this place, None where there is none. Raises DataError when its metadata is damaged."""
+        data = storage.get(f"{prefix}/{METADATA}")
+        if data is None:
+            return None
+        try:
+            table = json.loads(data)
+            frames, height, width, channels = (int(n) for n in table["shape"])
+            unit = int(table["chunk_grid"]["configuration"]["chunk_shape"][0])
+            declaration = Declaration.from_dict(table["attributes"][ATTRIBUTES])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{storage.root / prefix / METADATA} is not an edgekit array: {error}",
+                hint="Remove that folder and extract again, or restore the file.",
+            ) from error
+        return cls(storage, prefix, declaration, (frames, height, width, channels), unit)
+
+    def save(self) -> None:
+        """Writes `zarr.json`, if it says something else now."""
+        data = json.dumps(self._metadata(), indent=1).encode() + b"\n"
+        key = f"{self._prefix}/{METADATA}"
+        if self._storage.get(key) != data:
+            self._storage.put(key, data)
+
+    def delete(self) -> None:
+        """Removes the array with all its frames; the metadata first, so that half an array is never read."""
+        self._storage.delete(f"{self._prefix}/{METADATA}")
+        self._storage.delete(self._prefix)
+
+    @property
+    def states(self) -> Mapping[int, UnitState]:
+        """State of each unit that was ever written."""
+        if self._states is None:
+            self._states = {}
+            for name in self._storage.list(f"{self._prefix}/state"):
+                data = self._storage.get(f"{self._prefix}/state/{name}")
+                try:
+                    self._states[int(name.removesuffix(".json"))] = UnitState.from_json(data or b"")
+                except ValueError:
+                    # Not ours, or altered: its frames count as missing and will be made again.
+                    continue
+        return self._states
+
+    def recorded(self) -> tuple[Array, Array]:
+        """Two bool arrays (F,): frames done under the present declaration, frames done under another."""
+        done, old = np.zeros(self.shape[0], bool), np.zeros(self.shape[0], bool)
+        for number, state in self.states.items():
+            places = number * self.unit + np.fromiter(state.done, np.int64, len(state.done))
+            target = done if state.hash == self.declaration.hash else old
+            target[places[places < self.shape[0]]] = True
+        return done, old
+
+    def failures(self) -> dict[int, str]:
+        """Frames that failed under the present declaration, with the message of each."""
+        return {
+            number * self.unit + place: message
+            for number, state in sorted(self.states.items())
+            if state.hash == self.declaration.hash
+            for place, message in state.failed.items()
+            if number * self.unit + place < self.shape[0]
+        }
+
+    def encode(self, frame: Array) -> bytes:
+        """One frame `(H, W, C)` in the form in which `put` takes it. Raises ValueError if it does not fit."""
+        if frame.shape != self.shape[1:] or frame.dtype != self.dtype:
+            raise ValueError(
+                f"{self.declaration.modality.name} must be {self.dtype} {self.shape[1:]}, "
+                f"not {frame.dtype} {frame.shape}"
+            )
+        return self._codec.encode(np.ascontiguousarray(frame))
+
+    def put(self, number: int, encoded: Mapping[int, bytes], failed: Mapping[int, str]) -> None:
+        """Adds frames (keyed by their place) to a unit; frames of the same declaration that are there stay."""
+        shard_key, state_key = self._shard_key(number), f"{self._prefix}/state/{number}.json"
+        state = self.states.get(number) or UnitState(self.declaration.hash)
+        kept: dict[int, bytes] = {}
+        if state.hash != self.declaration.hash:
+            # First forget: a crash between the two writes must not pass new frames off as old ones.
+            state = UnitState(self.declaration.hash)
+            self._storage.put(state_key, state.to_json())
+        elif state.done - encoded.keys():
+            stored = unpack(self._storage.get(shard_key) or b"", self.unit)
+            kept = {place: data for place, data in stored.items() if place in state.done}
+        chunks = {**kept, **encoded}
+        if encoded:
+            self._storage.put(shard_key, pack(chunks, self.unit))
+        failures = {place: message for place, message in state.failed.items() if place not in chunks}
+        state = UnitState(self.declaration.hash, frozenset(chunks), {**failures, **failed})
+        self._storage.put(state_key, state.to_json())
+        assert self._states is not None
+        self._states[number] = state
+        self._indices.pop(number, None)
+
+    def read(self, frame: int, out: Array) -> bool:
+        """Decodes one frame into `out` `(H, W, C)`; False where it is absent. Raises DataError if damaged."""
+        number, place = divmod(frame, self.unit)
+        try:
+            data = self._chunk(number, place)
+            if data is None:
+                return False
+            self._codec.decode(data, out)
+        except (ValueError, RuntimeError) as error:
+            raise DataError(
+                f"Frame {frame} of {self._prefix} is damaged: {error}.",
+                hint=f"Remove {self._storage.root / self._shard_key(number)} and its state, and extract again.",
+            ) from error
+        return True
+
+    def size_bytes(self) -> int:
+        return self._storage.size(self._prefix)
+
+    def fingerprint(self) -> bytes:
+        """Bytes that change whenever the declaration or any state does."""
+        states = (state.to_json() for _, state in sorted(self.states.items()))
+        return b"".join([json.dumps(self._metadata(), sort_keys=True).encode(), *states])
+
+    def _chunk(self, number: int, place: int) -> bytes | None:
+        key, tail = self._shard_key(number), index_bytes(self.unit)
+        try:
+            while True:
+                known = self._indices.get(number)
+                if known is None:
+                    data, version = self._storage.get_range(key, -tail, tail)
+                    known = self._indices[number] = version, read_index(data, self.unit)
+                version, index = known
+                offset, length = index[place]
+                if offset == ABSENT:
+                    return None
+                data, current = self._storage.get_range(key, int(offset), int(length))
+                if current == version:
+                    return data
+                self._indices.pop(number, None)  # rewritten by somebody since we read its index
+        except FileNotFoundError:
+            return None
+
+    def _shard_key(self, number: int) -> str:
+        return f"{self._prefix}/c.{number}.0.0.0"
+
+    def _metadata(self) -> dict[str, Any]:
+        """`zarr.json` as the Zarr 3 specification has it."""
+        frame = list(self.shape[1:])
+        sharding = {
+            "chunk_shape": [1, *frame],
+            "codecs": self._codec.metadata,
+            "index_codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ],
+            "index_location": "end",
+        }
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [self.unit, *frame]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": _fill_value(self.declaration.modality),
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {ATTRIBUTES: self.declaration.to_dict()},
+            "storage_transformers": [],
+        }
+
+
+def _fill_value(modality: Modality) -> int | str:
+    """What a reader sees where a frame is absent: the ignore id, NaN, or 0."""
+    if modality.taxonomy:
+        return modality.taxonomy.ignore
+    return "NaN" if np.dtype(modality.dtype).kind == "f" and modality.kind is not Kind.IMAGE else 0

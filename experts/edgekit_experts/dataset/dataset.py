@@ -1,0 +1,145 @@
+"""A data set: a folder that is a Zarr 3 group, with one group per video."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit_experts.dataset.array import ATTRIBUTES, METADATA
+from edgekit_experts.dataset.names import check_name, closest
+from edgekit_experts.dataset.storage import LocalStorage
+from edgekit_experts.dataset.video import SPLITS, Video, VideoInfo
+from edgekit_runtime.errors import DataError
+
+FORMAT = "edgekit-dataset"
+VERSION = 1
+
+
+class Dataset:
+    """Open with `Dataset.open` or `Dataset.create`.
+
+    `video` gives a view that remembers what it read of the states; open the data set again to see what another
+    process has written since.
+    """
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self._storage = storage
+        self._videos: dict[str, Video] = {}
+
+    @property
+    def path(self) -> Path:
+        return self._storage.root
+
+    @classmethod
+    def open(cls, path: Path | str) -> Dataset:
+        """Raises DataError where there is no data set."""
+        storage = LocalStorage(Path(path))
+        data = storage.get(METADATA)
+        if data is None:
+            raise DataError(
+                f"There is no data set at {path}.",
+                hint="`edgekit extract VIDEO -o DATA` makes one from video, `edgekit import` from pictures.",
+            )
+        try:
+            table = json.loads(data)["attributes"][ATTRIBUTES]
+            known = table["format"] == FORMAT
+            version = int(table["version"])
+        except (KeyError, TypeError, ValueError):
+            known, version = False, 0
+        if not known:
+            raise DataError(f"{path} is not an edgekit data set.", hint="Give another folder.")
+        if version > VERSION:
+            raise DataError(
+                f"{path} was written by a newer edgekit (format {version}, this one reads {VERSION}).",
+                hint="Update edgekit.",
+            )
+        return cls(storage)
+
+    @classmethod
+    def create(cls, path: Path | str) -> Dataset:
+        """Opens the data set at `path`, making an empty one if there is nothing yet.
+
+        Raises DataError when something else is there.
+        """
+        path = Path(path)
+        storage = LocalStorage(path)
+        if storage.get(METADATA) is None:
+            if path.is_file() or storage.list("."):
+                raise DataError(f"{path} exists and is not a data set.", hint="Give an empty or a new folder with -o.")
+            attributes = {ATTRIBUTES: {"format": FORMAT, "version": VERSION}}
+            table = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+            storage.put(METADATA, json.dumps(table, indent=1).encode() + b"\n")
+        return cls.open(path)
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Names in alphabetical order."""
+        return tuple(
+            name for name in self._storage.list(".") if name != METADATA and (self.path / name / METADATA).is_file()
+        )
+
+    def video(self, name: str) -> Video:
+        """Raises DataError for an unknown name or damaged metadata."""
+        if name not in self._videos:
+            data = self._storage.get(f"{name}/{METADATA}")
+            if data is None:
+                raise DataError(f"{self.path} has no video {name!r}.", hint=closest(name, self.videos))
+            try:
+                self._videos[name] = Video(self._storage, name, VideoInfo.from_json(data))
+            except ValueError as error:
+                raise DataError(
+                    f"{self.path / name / METADATA} cannot be read: {error}.", hint="Restore or remove that folder."
+                ) from error
+        return self._videos[name]
+
+    def add_video(self, name: str, info: VideoInfo) -> Video:
+        """A new video, or the one of that name if it comes from the same source.
+
+        Raises DataError when the name is taken by another video.
+        """
+        check_name(name, "video")
+        if info.split not in SPLITS:
+            raise DataError(f"{info.split!r} is not a split.", hint=f"Splits are {', '.join(SPLITS)}.")
+        if name in self.videos:
+            video = self.video(name)
+            self._same(video, info)
+            return video
+        video = Video(self._storage, name, info)
+        video.save()
+        self._videos[name] = video
+        return video
+
+    def _same(self, video: Video, info: VideoInfo) -> None:
+        if video.info.source.get("fingerprint") != info.source.get("fingerprint"):
+            raise DataError(
+                f"{self.path} already has another video named {video.name!r}, from {video.info.source.get('uri')}.",
+                hint="Give this one another name, or write to another data set.",
+            )
+        if video.size != info.size:
+            raise DataError(
+                f"{video.name} is {video.size[0]}x{video.size[1]} in {self.path}, not {info.size[0]}x{info.size[1]}.",
+                hint="Use the same --size, or write to another data set.",
+            )
+        if video.split != info.split:
+            raise DataError(
+                f"{video.name} is in the split {video.split!r} of {self.path}, not in {info.split!r}.",
+                hint="Use the same --split, or write to another data set.",
+            )
+
+    def content_hash(self) -> str:
+        """16 hexadecimal digits that change with any declaration or state; reads no frame."""
+        digest = hashlib.sha256()
+        for name in self.videos:
+            digest.update(self.video(name).fingerprint())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Video]:
+        """The video for one writer alone; leftovers of interrupted writes are removed first."""
+        with self._storage.lock(name):
+            self._storage.sweep(name)
+            self._videos.pop(name, None)
+            yield self.video(name)

@@ -1,0 +1,135 @@
+"""Experts by name: built-ins, installed plug-ins (entry points), or a class in a file.
+
+expert = "canny"                    # a built-in
+expert = "my_depth"                 # the entry point of that name in the group `edgekit.experts`
+expert = "experts/mine.py:Sharpen"  # a class in a file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from edgekit_experts.dataset.names import closest
+from edgekit_experts.expert import Expert
+from edgekit_runtime.errors import EdgekitError, ExpertError
+
+GROUP = "edgekit.experts"
+
+BUILTIN: Mapping[str, str] = {
+    "rgb": "edgekit_experts.classical.colour:Rgb",
+    "hsv": "edgekit_experts.classical.colour:Hsv",
+    "canny": "edgekit_experts.classical.edges:Canny",
+    "dis_flow": "edgekit_experts.classical.flow:DisFlow",
+    "normals": "edgekit_experts.classical.normals:Normals",
+    "label_map": "edgekit_experts.classical.labels:LabelMap",
+    "majority_vote": "edgekit_experts.classical.labels:MajorityVote",
+    "vote_agreement": "edgekit_experts.classical.labels:VoteAgreement",
+    "given": "edgekit_experts.classical.given:Given",
+    "simulated_sharp": "edgekit_experts.simulated:SimulatedSharp",
+    "simulated_smooth": "edgekit_experts.simulated:SimulatedSmooth",
+    "simulated_sloppy": "edgekit_experts.simulated:SimulatedSloppy",
+    "simulated_depth": "edgekit_experts.simulated:SimulatedDepth",
+}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A class, the name that goes into the data set, and a digest of its file where it is no part of a package."""
+
+    name: str
+    cls: type[Expert]
+    digest: str = ""
+
+    def build(self, params: Mapping[str, Any]) -> tuple[Expert, dict[str, Any]]:
+        """The expert and all its parameters, defaults included. Raises ExpertError that names the parameter."""
+        signature = inspect.signature(self.cls)
+        known = {
+            parameter.name: parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        }
+        for key in params:
+            if key not in known:
+                raise ExpertError(
+                    f"The expert {self.name!r} has no parameter {key!r}.",
+                    hint=closest(key, known) or "It has none.",
+                )
+        for key, parameter in known.items():
+            if parameter.default is parameter.empty and key not in params:
+                raise ExpertError(f"The expert {self.name!r} needs the parameter {key!r}.", hint=self.usage())
+        defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
+        complete = {**defaults, **params}
+        try:
+            return self.cls(**params), complete
+        except EdgekitError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ExpertError(f"The expert {self.name!r}: {error}.", hint=self.usage()) from error
+
+    def usage(self) -> str:
+        return f"{self.name}{inspect.signature(self.cls)}".replace(" -> None", "")
+
+    def summary(self) -> str:
+        """First sentence of its docstring."""
+        lines = inspect.getdoc(self.cls) or ""
+        return lines.partition("\n\n")[0].replace("\n", " ")
+
+
+def names() -> list[str]:
+    """Built-ins and plug-ins, in alphabetical order."""
+    return sorted({*BUILTIN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def find_expert(spec: str) -> Registered:
+    """Raises ExpertError for an unknown name (with the most similar one), file or class."""
+    if ".py:" in spec:
+        return _from_file(spec)
+    if spec in BUILTIN:
+        module, _, attribute = BUILTIN[spec].partition(":")
+        return Registered(spec, getattr(importlib.import_module(module), attribute))
+    for point in entry_points(group=GROUP, name=spec):
+        try:
+            return Registered(spec, _checked(point.load(), spec))
+        except (ImportError, AttributeError) as error:
+            raise ExpertError(
+                f"The plug-in expert {spec!r} ({point.value}) cannot be loaded: {error}.",
+                hint="Reinstall the package that brings it.",
+            ) from error
+    raise ExpertError(f"There is no expert {spec!r}.", hint=closest(spec, names()))
+
+
+def _from_file(spec: str) -> Registered:
+    file, _, attribute = spec.rpartition(":")
+    path = Path(file)
+    try:
+        code = path.read_bytes()
+    except OSError as error:
+        raise ExpertError(f"The expert {spec!r}: {error.strerror}.", hint="Check the path.") from error
+    module_spec = importlib.util.spec_from_file_location(f"edgekit_user_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise ExpertError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
+    if not hasattr(module, attribute):
+        raise ExpertError(f"{path} has no class {attribute!r}.", hint=closest(attribute, vars(module)))
+    digest = hashlib.sha256(code).hexdigest()[:16]
+    return Registered(f"{path.name}:{attribute}", _checked(getattr(module, attribute), spec), digest)
+
+
+def _checked(cls: object, spec: str) -> type[Expert]:
+    if not (isinstance(cls, type) and issubclass(cls, Expert)):
+        raise ExpertError(
+            f"{spec!r} is not an expert.", hint="It must be a class derived from edgekit_experts.expert.Expert."
+        )
+    return cls

@@ -1,0 +1,11 @@
+"""The built-in synthetic world: drone flights over generated country, with exact ground truth.
+
+from edgekit_experts.world import Flight
+
+for frame in Flight(seed=7, size=(544, 960), frames=120):
+    frame.rgb, frame.labels, frame.depth
+"""
+
+from edgekit_experts.world.flight import Flight, FlightFrame
+
+__all__ = ["Flight", "FlightFrame"]

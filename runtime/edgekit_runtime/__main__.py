@@ -1,0 +1,5 @@
+"""`python -m edgekit_runtime` is `edgekit-run`."""
+
+from edgekit_runtime.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,239 @@
+"""The whole program but its command line: bundle and source open side by side, the loop runs, all is closed.
+
+`edgekit-run` and `edgekit run` both call `run`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
+from edgekit_runtime.loop import Loop
+from edgekit_runtime.model import Model, load
+from edgekit_runtime.overlay import Overlay, View
+from edgekit_runtime.sinks import check_sinks, open_sink
+from edgekit_runtime.sinks.base import Sink, SinkContext
+from edgekit_runtime.sources import open_source
+from edgekit_runtime.sources.base import Source
+from edgekit_runtime.sources.uri import parse_uri
+from edgekit_runtime.stats import Stats
+
+_LOG = logging.getLogger("edgekit_runtime")
+_POLL_S = 0.1
+T = TypeVar("T", Model, Source)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is about to run: for display and for the JSON document."""
+
+    bundle: str
+    engine: str
+    precision: str
+    source: str
+    source_fps: float | None
+    skipped: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "skipped": list(self.skipped)}
+
+
+def run(
+    bundle: str | Path,
+    source: str,
+    sinks: Sequence[str] = ("window",),
+    *,
+    frames: int | None = None,
+    overlay: bool = True,
+    engine: str | None = None,
+    stats_file: Path | None = None,
+    on_ready: Callable[[Ready], None] | None = None,
+    on_stats: Callable[[Stats], None] | None = None,
+    started: float | None = None,
+) -> Stats:
+    """Runs a bundle over a source into sinks until the source ends, `frames` were shown, or SIGINT or SIGTERM.
+
+    `source` and `sinks` are as `open_source` and `open_sink` describe them; without `overlay` sinks get the bare
+    frames; `engine` restricts the bundle's variants; `stats_file` gets the figures as JSON about once a second;
+    `started` (`time.monotonic()`) is where the time to the first result counts from.
+
+    Raises UsageError before anything is opened, and BundleError, EngineError, SourceError or SinkError after; sinks
+    are finished in any case.
+    """
+    began = time.monotonic() if started is None else started
+    parse_uri(source)
+    check_sinks(list(sinks))
+    if frames is not None and frames < 1:
+        raise UsageError(f"The number of frames must be at least 1, not {frames}.")
+    stop = threading.Event()
+    last = Stats()
+    with _stop_on_signals(stop):
+        opened = _open_both(bundle, source, engine, stop)
+        if opened is None:
+            return Stats(state="ended", reason="stopped")
+        model, frames_in = opened
+        with model, frames_in:
+            if on_ready:
+                on_ready(_ready(model, frames_in))
+            view = View()
+            context = SinkContext(f"edgekit: {model.manifest.name}", frames_in.live, frames_in.fps, stop, view)
+            with _opened_sinks(sinks, context) as outputs:
+
+                def report(stats: Stats) -> None:
+                    if stats_file:
+                        _write_stats(stats_file, stats)
+                    if on_stats:
+                        on_stats(stats)
+
+                drawing = Overlay(model.manifest, view) if overlay else None
+                loop = Loop(
+                    model, frames_in, outputs, overlay=drawing, frames=frames, stop=stop, on_stats=report,
+                    started=began,
+                )  # fmt: skip
+                last = loop.run()
+        if stats_file:
+            _write_stats(stats_file, last)
+    return last
+
+
+def default_bundle() -> Path | None:
+    """The bundle that ships inside the wheel, if this wheel has one."""
+    path = Path(__file__).parent / "default.edgekit"
+    return path if path.is_file() else None
+
+
+def _ready(model: Model, source: Source) -> Ready:
+    return Ready(
+        bundle=str(model.path),
+        engine=model.engine,
+        precision=model.variant.precision,
+        source=source.uri,
+        source_fps=source.fps,
+        skipped=tuple(f"{s.variant.engine} {s.variant.precision}: {s.reason}" for s in model.skipped),
+    )
+
+
+def _open_both(
+    bundle: str | Path, source: str, engine: str | None, stop: threading.Event
+) -> tuple[Model, Source] | None:
+    """Both at once, since each takes a good part of a second; None when told to stop meanwhile.
+
+    In threads that nobody has to wait for: a compiler or a driver that hangs does not hold up the exit.
+    """
+    model = _background(lambda: load(bundle, engine=engine))
+    frames = _background(lambda: open_source(source))
+    pending: set[Future[Any]] = {model, frames}
+    try:
+        while pending and not stop.is_set():
+            done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+        if not pending:
+            return model.result(), frames.result()
+    except BaseException:
+        _close_when_done(model, frames)
+        raise
+    _close_when_done(model, frames)
+    return None
+
+
+def _background(open_it: Callable[[], T]) -> Future[T]:
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(open_it())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="opening", daemon=True).start()
+    return future
+
+
+def _close_when_done(*futures: Future[Any]) -> None:
+    for future in futures:
+        future.add_done_callback(lambda done: None if done.exception() else done.result().close())
+
+
+@contextmanager
+def _opened_sinks(texts: Sequence[str], context: SinkContext) -> Iterator[list[Sink]]:
+    """Opens all; closes all, whatever happens. The first error is raised, later ones are logged."""
+    opened: list[Sink] = []
+    failure: BaseException | None = None
+    try:
+        for text in texts:
+            opened.append(open_sink(text, context))  # noqa: PERF401  (those opened must be closed if one fails)
+        yield opened
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        late: SinkError | None = None
+        for sink in opened:
+            try:
+                sink.close()
+            except SinkError as error:
+                late = late or error
+                if failure is not None:
+                    _LOG.warning("%s", error)
+        if late is not None and failure is None:
+            raise late
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set `stop`; a second one ends the program at once. Only the main thread can do this."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_stats(path: Path, stats: Stats) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(stats.to_dict()) + "\n")
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise SinkError(f"The statistics file {path} cannot be written: {error.strerror or error}.") from error
+
+
+def explain(error: BaseException, program: str) -> int:
+    """Says on stderr in one or two lines what went wrong; returns the exit status."""
+    if isinstance(error, EdgekitError):
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_status
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    print(f"{program}: internal error: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+    print("Please report it with the output of the same command and --debug.", file=sys.stderr)
+    return 1

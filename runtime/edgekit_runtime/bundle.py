@@ -1,0 +1,200 @@
+"""Bundles: a directory or one `.edgekit` zip, verified before any native parser sees a byte of it.
+
+`open_bundle` checks the whole bundle against its manifest: nothing missing, nothing unlisted, no links, no
+paths that leave the bundle, every size and SHA-256 as stated. Reads are bounded by the sizes in the manifest,
+so a zip bomb costs no memory. `Bundle.read` checks again the very bytes that it returns, and engines are
+opened from those bytes: a file changed after verification cannot slip in.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from edgekit_runtime.digest import digest_bytes, digest_stream
+from edgekit_runtime.errors import BundleError
+from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
+
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILES = 1000
+MAX_TOTAL_BYTES = 8 << 30
+# Weights hardly compress and XML by a factor of twenty or so; deflate ends at a thousand.
+MAX_COMPRESSION = 250
+SMALL_FILE_BYTES = 4 << 20
+
+_COPY_AGAIN = "The file was cut short or altered: copy it again, or build it again with `edgekit build`."
+_READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `path` is where it lies, `manifest` what it says about itself."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, checked against the manifest once more. Raises BundleError."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path}: there is no {name} in the bundle.", hint=_COPY_AGAIN)
+        with _open_container(self.path) as container, container.open(name) as file:
+            data = _bounded(file, entry.size)
+        if digest_bytes(data) != entry:
+            raise BundleError(f"{self.path}: {name} is not what the manifest says.", hint=_COPY_AGAIN)
+        return data
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Opens and verifies a bundle: a directory with a `manifest.json`, or a zip of one.
+
+    Raises BundleError when it is missing, damaged, altered, from a newer schema, or holds anything that a bundle
+    never holds (links, unlisted files, paths that leave it).
+    """
+    path = Path(path)
+    with _open_container(path) as container:
+        sizes = container.sizes()
+        if MANIFEST not in sizes:
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST}.",
+                hint="A bundle is what `edgekit build` writes: a folder, or one .edgekit file.",
+            )
+        if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
+        with container.open(MANIFEST) as file:
+            text = _bounded(file, MAX_MANIFEST_BYTES)
+        manifest = Manifest.from_json(text, f"{path}/{MANIFEST}")
+        _check_listing(path, sizes, manifest.files)
+        for name, entry in manifest.files.items():
+            with container.open(name) as file:
+                if digest_stream(file.read, limit=entry.size) != entry:
+                    raise BundleError(
+                        f"{path}: {name} is not what the manifest says (SHA-256 differs).", hint=_COPY_AGAIN
+                    )
+    return Bundle(path, manifest)
+
+
+def _check_listing(path: Path, sizes: Mapping[str, int], files: Mapping[str, FileEntry]) -> None:
+    if sum(entry.size for entry in files.values()) > MAX_TOTAL_BYTES:
+        raise BundleError(f"{path}: the files would take more than {MAX_TOTAL_BYTES >> 30} GB.")
+    for name in sorted(files.keys() - sizes.keys()):
+        raise BundleError(f"{path}: {name} is missing.", hint=_COPY_AGAIN)
+    for name in sorted(sizes.keys() - files.keys() - {MANIFEST}):
+        raise BundleError(
+            f"{path}: {name!r} is not listed in the manifest.", hint="A bundle holds nothing but its listed files."
+        )
+    for name, entry in files.items():
+        if sizes[name] != entry.size:
+            raise BundleError(
+                f"{path}: {name} has {sizes[name]} bytes, the manifest says {entry.size}.", hint=_COPY_AGAIN
+            )
+
+
+def _bounded(file: IO[bytes], size: int) -> bytes:
+    """At most `size` bytes and one more, which gives an oversized file away."""
+    return file.read(size + 1)
+
+
+class _Container(ABC):
+    """Directory and zip behind one face."""
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Relative path and stated size of everything inside; raises BundleError on what may not be there."""
+
+    @abstractmethod
+    def open(self, name: str) -> IO[bytes]: ...
+
+    def close(self) -> None:
+        return None
+
+
+@contextmanager
+def _open_container(path: Path) -> Iterator[_Container]:
+    """Turns whatever goes wrong while reading into a BundleError that names the bundle."""
+    container: _Container | None = None
+    try:
+        if path.is_dir():
+            container = _Directory(path)
+        elif path.is_file():
+            container = _Zip(path)
+        else:
+            raise BundleError(
+                f"There is no bundle at {path}.",
+                hint="Build one with `edgekit build --profile NAME`, or check the path.",
+            )
+        yield container
+    except _READ_ERRORS as error:
+        raise BundleError(f"{path} cannot be read: {error or type(error).__name__}.", hint=_COPY_AGAIN) from error
+    finally:
+        if container is not None:
+            container.close()
+
+
+class _Directory(_Container):
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        pending = [self._root]
+        while pending:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    name = Path(entry.path).relative_to(self._root).as_posix()
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(Path(entry.path))
+                    elif entry.is_file(follow_symlinks=False):
+                        found[name] = entry.stat(follow_symlinks=False).st_size
+                    else:
+                        raise BundleError(f"{self._root}: {name!r} is a link or a device, not a plain file.")
+                    if len(found) + len(pending) > MAX_FILES:
+                        raise BundleError(f"{self._root} holds more than {MAX_FILES} files; no bundle does.")
+        return found
+
+    def open(self, name: str) -> IO[bytes]:
+        # O_NOFOLLOW and O_NONBLOCK: a link or a pipe that took the file's place a moment ago is refused, not read.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._root / name, os.O_RDONLY | flags)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise BundleError(f"{self._root}: {name!r} is not a plain file.")
+        return os.fdopen(descriptor, "rb")
+
+
+class _Zip(_Container):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._zip = zipfile.ZipFile(path)
+
+    def sizes(self) -> dict[str, int]:
+        entries = self._zip.infolist()
+        if len(entries) > MAX_FILES:
+            raise BundleError(f"{self._path} holds more than {MAX_FILES} files; no bundle does.")
+        found: dict[str, int] = {}
+        for entry in entries:
+            name = entry.orig_filename
+            if name in found:
+                raise BundleError(f"{self._path}: {name!r} is there twice.")
+            # The upper half of external_attr holds the Unix mode where the packer wrote one.
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG) or entry.is_dir():
+                raise BundleError(f"{self._path}: {name!r} is a link or a folder, not a plain file.")
+            if entry.file_size > SMALL_FILE_BYTES and entry.file_size > MAX_COMPRESSION * entry.compress_size:
+                raise BundleError(f"{self._path}: {name!r} unpacks to {entry.file_size} bytes; a zip bomb.")
+            found[name] = entry.file_size
+        return found
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._zip.open(name)
+
+    def close(self) -> None:
+        self._zip.close()

@@ -1,0 +1,157 @@
+"""`edgekit-run`: one bundle, one source, some sinks."""
+
+from __future__ import annotations
+
+import time
+
+_STARTED = time.monotonic()
+
+import argparse  # noqa: E402  (the clock of the first result starts before the imports)
+import json  # noqa: E402
+import logging  # noqa: E402
+import sys  # noqa: E402
+import traceback  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
+
+from edgekit_runtime._version import __version__  # noqa: E402
+from edgekit_runtime.errors import UsageError  # noqa: E402
+
+if TYPE_CHECKING:
+    from edgekit_runtime.app import Ready
+    from edgekit_runtime.stats import Stats
+
+_PROGRAM = "edgekit-run"
+_PLAIN_INTERVAL_S = 10.0
+_EPILOG = """\
+sources: camera:0  /dev/video0  clip.mp4  frames/  'frames/*.png'  test:?size=960x540&fps=30
+sinks:   window  file:OUT.mp4  stdout[:rgb24]  png:DIR  null        (several may be given)
+window:  q or Esc quit, space pause, + and - opacity, d depth, s snapshot
+
+exit status: 0 done, 1 failed, 2 wrong usage"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 done, 1 failed, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
+    from edgekit_runtime.app import explain
+
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return 130  # before there was anything to finish
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        return explain(error, _PROGRAM)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgekit_runtime.app import default_bundle, run
+
+    bundle = options.bundle or default_bundle()
+    if bundle is None:
+        raise UsageError("No bundle was named.", hint=f"{_PROGRAM} model.edgekit --source clip.mp4")
+    sinks = options.sink or ["window"]
+    if options.json and any(sink.startswith("stdout") for sink in sinks):
+        raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
+    progress = Progress()
+    stats = run(
+        bundle,
+        options.source if options.source is not None else f"camera:{options.camera}",
+        sinks,
+        frames=options.frames,
+        overlay=not options.no_overlay,
+        engine=options.engine,
+        stats_file=options.stats_file,
+        on_ready=progress.ready,
+        on_stats=progress.stats,
+        started=_STARTED,
+    )
+    progress.done(stats)
+    if options.json:
+        document = {**(progress.what.to_dict() if progress.what else {}), **stats.to_dict()}
+        print(json.dumps(document, indent=1, allow_nan=False))
+    return 0
+
+
+class Progress:
+    """Says on stderr what runs and how: one line that is rewritten on a terminal, now and then a line elsewhere."""
+
+    def __init__(self) -> None:
+        self.what: Ready | None = None
+        self._terminal = sys.stderr.isatty()
+        self._spoke = time.monotonic()
+
+    def ready(self, what: Ready) -> None:
+        self.what = what
+        rate = f" at {what.source_fps:g} fps" if what.source_fps else ""
+        self._say(f"{what.bundle}: {what.precision}, {what.engine}; {what.source}{rate}")
+        for reason in what.skipped:
+            self._say(f"passed over: {reason}")
+
+    def stats(self, stats: Stats) -> None:
+        trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}"
+        line = f"{stats.frames} frames   {stats.fps:.1f} fps   age {stats.age_p50_ms:.0f} ms{trouble}"
+        if self._terminal:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self._spoke >= _PLAIN_INTERVAL_S:
+            self._spoke = time.monotonic()
+            self._say(line)
+
+    def done(self, stats: Stats) -> None:
+        self._say(
+            f"{stats.frames} frames, {stats.dropped} dropped, {stats.fps:.1f} fps, "
+            f"age {stats.age_p50_ms:.1f} ms (p99 {stats.age_p99_ms:.1f})"
+            + (f", {stats.reason}" if stats.reason else "")
+        )
+
+    def _say(self, line: str) -> None:
+        start = "\r\x1b[K" if self._terminal else ""
+        print(f"{start}{line}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Runs an edgekit bundle live: frames in, class colours, depth, rates and timings out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a .edgekit file or bundle folder")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--camera", type=_natural, metavar="N", help="read camera N")
+    source.add_argument("--source", metavar="URI", help="read a file, a folder or another source (below)")
+    parser.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window)")
+    parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")
+    parser.add_argument("--engine", metavar="NAME", help="use only this engine: openvino or onnxruntime")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON document at the end")
+    parser.add_argument("--stats-file", type=Path, metavar="FILE", help="keep the figures in FILE, once a second")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    return parser
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+_natural.__name__ = "camera number"
+_positive.__name__ = "number of frames"
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,79 @@
+"""Inference engines behind one small interface; a back-end is imported only when a variant asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.errors import EngineError
+from edgekit_runtime.manifest import Variant
+from edgekit_runtime.telemetry import switch_off
+
+__all__ = ["Opened", "Skipped", "open_engine", "open_first"]
+
+# Engine name in the manifest -> (adapter module with an `open` function, library it needs, extra that brings it).
+_ADAPTERS = {
+    "openvino": ("edgekit_runtime.engines.openvino", "openvino", "openvino"),
+    "onnxruntime": ("edgekit_runtime.engines.onnxruntime", "onnxruntime", "onnxruntime"),
+}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A variant that was passed over, and why."""
+
+    variant: Variant
+    reason: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The engine that runs, the variant that it runs, and what was passed over before it."""
+
+    engine: Engine
+    variant: Variant
+    skipped: tuple[Skipped, ...] = ()
+
+
+def open_engine(bundle: Bundle, variant: Variant) -> Engine:
+    """Opens one variant. Raises EngineError when its library is absent or refuses the model or its settings."""
+    if variant.engine not in _ADAPTERS:
+        raise EngineError(
+            f"This edgekit-runtime has no engine named {variant.engine!r} (it has {', '.join(_ADAPTERS)}).",
+            hint="Update edgekit-runtime, or build the bundle for one of these engines.",
+        )
+    module, library, extra = _ADAPTERS[variant.engine]
+    if find_spec(library) is None:
+        raise EngineError(
+            f"The {variant.engine} engine is not installed.", hint=f"pip install 'edgekit-runtime[{extra}]'"
+        )
+    switch_off()  # before the import of OpenVINO, which reports itself otherwise
+    engine: Engine = import_module(module).open_variant(bundle, variant)
+    return engine
+
+
+def open_first(bundle: Bundle, engine: str | None = None) -> Opened:
+    """Opens the first variant, in the bundle's order of preference, whose engine is installed and accepts it.
+
+    With `engine`, only variants for that engine count. Raises EngineError that says for each variant why not.
+    """
+    variants: Sequence[Variant] = bundle.manifest.variants
+    if engine is not None:
+        variants = [variant for variant in variants if variant.engine == engine]
+        if not variants:
+            there = ", ".join(sorted({variant.engine for variant in bundle.manifest.variants}))
+            raise EngineError(f"{bundle.path} has no variant for {engine}.", hint=f"It has: {there}.")
+    skipped: list[Skipped] = []
+    hint = ""
+    for variant in variants:
+        try:
+            return Opened(open_engine(bundle, variant), variant, tuple(skipped))
+        except EngineError as error:
+            skipped.append(Skipped(variant, str(error.args[0])))
+            hint = hint or error.hint
+    reasons = " ".join(f"{skip.variant.engine} {skip.variant.precision}: {skip.reason}" for skip in skipped)
+    raise EngineError(f"No variant of {bundle.path} runs here. {reasons}", hint=hint)

@@ -1,0 +1,75 @@
+"""ONNX Runtime: the fallback that runs nearly everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnxruntime
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.engines.base import Array, Image, check_shapes
+from edgekit_runtime.errors import EngineError
+from edgekit_runtime.manifest import Variant
+
+ALLOWED_SETTINGS = frozenset({"intra_op_threads", "inter_op_threads", "providers"})
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "gpu": "CUDAExecutionProvider"}
+
+
+class OnnxRuntimeEngine:
+    """One session; frames are read in place, without a copy."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, variant: Variant, bundle: Bundle) -> None:
+        self.name = f"ONNX Runtime {onnxruntime.__version__}"
+        self.device = session.get_providers()[0].removesuffix("ExecutionProvider")
+        found = {
+            tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
+            for tensor in (*session.get_inputs(), *session.get_outputs())
+        }
+        check_shapes(bundle, variant, found)
+        self._session = session
+        self._input = bundle.manifest.input.name
+        self._names = [output.name for output in bundle.manifest.outputs]
+
+    def infer(self, image: Image) -> Mapping[str, Array]:
+        if self._session is None:
+            raise EngineError("The ONNX Runtime engine was closed.")
+        try:
+            outputs: list[Array] = self._session.run(self._names, {self._input: image})
+        except Exception as error:  # the library's errors share no base class
+            raise EngineError(f"ONNX Runtime failed: {_reason(error)}") from error
+        return dict(zip(self._names, outputs, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def open_variant(bundle: Bundle, variant: Variant) -> OnnxRuntimeEngine:
+    """Opens an ONNX model from memory. Raises EngineError."""
+    unknown = sorted(set(variant.config) - ALLOWED_SETTINGS)
+    if unknown:
+        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
+    settings: Mapping[str, Any] = variant.config
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    model = bundle.read(variant.model)
+    try:
+        options.intra_op_num_threads = int(settings.get("intra_op_threads", 0))
+        options.inter_op_num_threads = int(settings.get("inter_op_threads", 0))
+        default = [_PROVIDERS.get(variant.device.lower(), "CPUExecutionProvider")]
+        wanted = [str(name) for name in settings.get("providers", default)]
+        available = onnxruntime.get_available_providers()
+        providers = [name for name in wanted if name in available]
+        if not providers:
+            raise EngineError(f"none of {', '.join(wanted)} is available (there is {', '.join(available)})")
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+    except EngineError:
+        raise
+    except Exception as error:  # the library's errors share no base class
+        raise EngineError(f"ONNX Runtime cannot open it: {_reason(error)}") from error
+    return OnnxRuntimeEngine(session, variant, bundle)
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,122 @@
+"""OpenVINO: Intel CPUs, integrated GPUs and NPUs; Arm CPUs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.engines.base import Array, Image, check_shapes
+from edgekit_runtime.errors import EngineError
+from edgekit_runtime.manifest import Variant
+from edgekit_runtime.telemetry import switch_off
+
+switch_off()
+
+import openvino  # noqa: E402  (after the switch, which only works before this import)
+
+# A manifest comes from elsewhere: it may tune the engine, not point it at files or plug-ins.
+ALLOWED_PROPERTIES = frozenset(
+    {
+        "CPU_DENORMALS_OPTIMIZATION",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE",
+        "ENABLE_CPU_PINNING",
+        "ENABLE_CPU_RESERVATION",
+        "ENABLE_HYPER_THREADING",
+        "EXECUTION_MODE_HINT",
+        "INFERENCE_NUM_THREADS",
+        "INFERENCE_PRECISION_HINT",
+        "MODEL_PRIORITY",
+        "NUM_STREAMS",
+        "PERFORMANCE_HINT",
+        "PERFORMANCE_HINT_NUM_REQUESTS",
+        "SCHEDULING_CORE_TYPE",
+    }
+)
+
+
+class OpenVinoEngine:
+    """One compiled model with one inference request; frames are read in place, without a copy."""
+
+    def __init__(self, compiled: openvino.CompiledModel, variant: Variant, bundle: Bundle) -> None:
+        self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
+        self.device = variant.device
+        check_shapes(bundle, variant, _shapes(compiled))
+        self._request = compiled.create_infer_request()
+        self._input = bundle.manifest.input.name
+        self._outputs = {output.name: self._request.get_tensor(output.name).data for output in bundle.manifest.outputs}
+
+    def infer(self, image: Image) -> Mapping[str, Array]:
+        if self._request is None:
+            raise EngineError("The OpenVINO engine was closed.")
+        try:
+            self._request.set_tensor(self._input, openvino.Tensor(image, shared_memory=True))
+            self._request.start_async()
+            self._request.wait()
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}") from error
+        return self._outputs
+
+    def close(self) -> None:
+        self._outputs = {}
+        self._request = None
+
+
+def open_variant(bundle: Bundle, variant: Variant) -> OpenVinoEngine:
+    """Opens an OpenVINO IR from memory: `model` names the .xml, the .bin beside it holds the weights.
+
+    The compiled form is cached in the user's cache directory where that can be written, which makes the next
+    start fast. Raises EngineError.
+    """
+    weights = PurePosixPath(variant.model).with_suffix(".bin").as_posix()
+    unknown = sorted(set(variant.config) - ALLOWED_PROPERTIES)
+    if unknown:
+        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
+    model_bytes, weight_bytes = bundle.read(variant.model), bundle.read(weights)
+    core = openvino.Core()
+    cache = _cache_directory()
+    try:
+        model = core.read_model(model=model_bytes, weights=weight_bytes)
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **variant.config}
+        if cache is not None:
+            try:
+                cached = core.compile_model(model, variant.device, {**properties, "CACHE_DIR": str(cache)})
+                return OpenVinoEngine(cached, variant, bundle)
+            except RuntimeError:
+                pass  # a damaged cache or a full disk must not stop what works without a cache
+        return OpenVinoEngine(core.compile_model(model, variant.device, properties), variant, bundle)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise EngineError(f"OpenVINO cannot open it on {variant.device}: {_reason(error)}") from error
+
+
+def _shapes(compiled: openvino.CompiledModel) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(int(n) for n in port.shape)
+        for port in (*compiled.inputs, *compiled.outputs)
+        for name in port.get_names()
+    }
+
+
+def _cache_directory() -> Path | None:
+    """`edgekit/openvino` in the user's cache directory, or None where that cannot be written."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    try:
+        folder = Path(base).expanduser() / "edgekit" / "openvino"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _reason(error: BaseException) -> str:
+    """OpenVINO's messages are stack-like; the last line that says something is the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

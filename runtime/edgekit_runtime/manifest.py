@@ -1,0 +1,226 @@
+"""`manifest.json`: everything that a bundle says about itself.
+
+The toolkit writes it, the runtime trusts nothing in it before `Manifest.from_json` has checked it. Paths are
+relative to the bundle's root, with forward slashes; every file of the bundle is listed with size and SHA-256.
+
+Deploy graph (one contract for all variants): input uint8 `[1, H, W, 3]` BGR; output `labels` uint8 `[1, h, w]`
+class ids; optional output `depth` float `[1, h, w]`, scaled as its modality states.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from edgekit_runtime.errors import BundleError
+from edgekit_runtime.modality import Modality, Taxonomy
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_FILE_BYTES = 4 << 30
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (hex) of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of the deploy graph; `modality` is set on outputs."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    modality: Modality | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compiled form of the deploy graph.
+
+    `engine` is `openvino`, `onnxruntime` or `tensorrt`; `model` the file that the engine opens; `config` what
+    the engine is told (strings and numbers: threads, hints, providers); `p50_ms`, `miou` and `drop` are what was
+    measured at build time, None where it could not be measured.
+    """
+
+    engine: str
+    device: str
+    precision: str
+    model: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    p50_ms: float | None = None
+    miou: float | None = None
+    drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest. `variants` are in order of preference; `candidates` is the build's whole table."""
+
+    name: str
+    profile: str
+    created: str
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    variants: tuple[Variant, ...]
+    files: Mapping[str, FileEntry]
+    candidates: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    display: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that the network reads."""
+        return self.input.shape[1], self.input.shape[2]
+
+    @property
+    def taxonomy(self) -> Taxonomy | None:
+        """The classes of the `labels` output, if there is one."""
+        for output in self.outputs:
+            if output.modality and output.modality.taxonomy:
+                return output.modality.taxonomy
+        return None
+
+    def to_json(self) -> str:
+        table = {
+            "schema": SCHEMA_VERSION,
+            "name": self.name,
+            "profile": self.profile,
+            "created": self.created,
+            "input": _tensor_table(self.input),
+            "outputs": [_tensor_table(output) for output in self.outputs],
+            "variants": [{**vars(variant), "config": dict(variant.config)} for variant in self.variants],
+            "files": {path: vars(entry) for path, entry in sorted(self.files.items())},
+            "candidates": [dict(row) for row in self.candidates],
+            "provenance": dict(self.provenance),
+            "display": dict(self.display),
+        }
+        return json.dumps(table, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = MANIFEST) -> Manifest:
+        """Parses and checks. Raises BundleError that names the field at fault."""
+        try:
+            table = json.loads(text)
+            if not isinstance(table, dict):
+                raise ValueError("not a table")
+            schema = table.get("schema")
+            if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+                raise ValueError(f"schema is {schema!r}, not a version number")
+            if schema > SCHEMA_VERSION:
+                raise BundleError(
+                    f"{where}: the bundle has schema {schema}, this runtime reads up to {SCHEMA_VERSION}.",
+                    hint="Update edgekit-runtime, or build the bundle with an older edgekit.",
+                )
+            return _parse(table)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            detail = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise BundleError(
+                f"{where} is not a valid manifest: {detail}.",
+                hint="Build the bundle again with `edgekit build`.",
+            ) from error
+
+
+def _parse(table: dict[str, Any]) -> Manifest:
+    files = {_path(path): _file(path, entry) for path, entry in dict(table["files"]).items()}
+    variants = tuple(_variant(entry, files) for entry in table["variants"])
+    if not variants:
+        raise ValueError("variants is empty")
+    outputs = tuple(_tensor(entry, modality=True) for entry in table["outputs"])
+    if not outputs:
+        raise ValueError("outputs is empty")
+    spec = _tensor(table["input"], modality=False)
+    if len(spec.shape) != 4 or spec.shape[0] != 1 or spec.shape[3] != 3 or spec.dtype != "uint8":
+        raise ValueError(f"input must be uint8 [1, H, W, 3], not {spec.dtype} {list(spec.shape)}")
+    return Manifest(
+        name=_text(table, "name"),
+        profile=_text(table, "profile"),
+        created=_text(table, "created"),
+        input=spec,
+        outputs=outputs,
+        variants=variants,
+        files=files,
+        candidates=tuple(dict(row) for row in table.get("candidates", [])),
+        provenance=dict(table.get("provenance", {})),
+        display=dict(table.get("display", {})),
+    )
+
+
+def _tensor_table(spec: TensorSpec) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+    if spec.modality:
+        table["modality"] = spec.modality.to_dict()
+    return table
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    value = table[key]
+    if not isinstance(value, str) or not value or len(value) > 1000:
+        raise ValueError(f"{key} must be a short text")
+    return value
+
+
+def _number(table: Mapping[str, Any], key: str) -> float | None:
+    value = table.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{key} must be a number")
+    return float(value)
+
+
+def _path(path: object) -> str:
+    if not isinstance(path, str) or not path or "\\" in path or "\0" in path or ":" in path:
+        raise ValueError(f"file path {path!r} is not allowed")
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == MANIFEST:
+        raise ValueError(f"file path {path!r} is not allowed")
+    return path
+
+
+def _file(path: str, entry: Mapping[str, Any]) -> FileEntry:
+    size, sha256 = entry["size"], entry["sha256"]
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:
+        raise ValueError(f"size of {path} must be a whole number of bytes")
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"sha256 of {path} must be 64 hexadecimal digits")
+    return FileEntry(size, sha256)
+
+
+def _tensor(entry: Mapping[str, Any], *, modality: bool) -> TensorSpec:
+    shape = entry["shape"]
+    if not isinstance(shape, list) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 16384 for n in shape
+    ):
+        raise ValueError(f"shape {shape!r} must be a list of positive whole numbers")
+    return TensorSpec(
+        name=_text(entry, "name"),
+        shape=tuple(shape),
+        dtype=_text(entry, "dtype"),
+        modality=Modality.from_dict(entry["modality"]) if modality else None,
+    )
+
+
+def _variant(entry: Mapping[str, Any], files: Mapping[str, FileEntry]) -> Variant:
+    model = _path(entry["model"])
+    if model not in files:
+        raise ValueError(f"variant model {model!r} is not among the files")
+    return Variant(
+        engine=_text(entry, "engine"),
+        device=_text(entry, "device"),
+        precision=_text(entry, "precision"),
+        model=model,
+        config=dict(entry.get("config", {})),
+        p50_ms=_number(entry, "p50_ms"),
+        miou=_number(entry, "miou"),
+        drop=_number(entry, "drop"),
+    )

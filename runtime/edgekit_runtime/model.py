@@ -1,0 +1,145 @@
+"""A bundle opened for inference: a frame in, class map and depth out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_runtime.bundle import Bundle, open_bundle
+from edgekit_runtime.engines import Opened, Skipped, open_first
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.manifest import Manifest, TensorSpec, Variant
+from edgekit_runtime.modality import Kind
+from edgekit_runtime.sources.base import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds spent on one frame: bringing it to the network's size, and the network itself."""
+
+    resize_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the network says about one frame.
+
+    `labels`: uint8 `(h, w)` class ids of the bundle's taxonomy, or None; `depth`: `(h, w)` in the dtype and unit of
+    the bundle's depth modality, or None. Both are at the network's output resolution, which may be below the
+    frame's, and belong to the caller.
+    """
+
+    frame: Frame
+    labels: npt.NDArray[np.uint8] | None
+    depth: npt.NDArray[Any] | None
+    timing: Timing
+
+
+class Model:
+    """An opened bundle. Call it with a frame; use it from one thread at a time; close it (or use `with`)."""
+
+    def __init__(self, bundle: Bundle, opened: Opened) -> None:
+        self._bundle = bundle
+        self._opened = opened
+        self._engine = opened.engine
+        height, width = bundle.manifest.input_size
+        self._buffer = np.zeros((1, height, width, 3), np.uint8)
+        self._labels = _first_of(Kind.LABELS, bundle.manifest)
+        self._depth = _first_of(Kind.DEPTH, bundle.manifest)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._bundle.manifest
+
+    @property
+    def path(self) -> Path:
+        return self._bundle.path
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that runs."""
+        return self._opened.variant
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """The variants that the bundle prefers but that cannot run here, and why."""
+        return self._opened.skipped
+
+    @property
+    def engine(self) -> str:
+        """Library, version and device, for display."""
+        return f"{self._engine.name} on {self._engine.device}"
+
+    def __call__(self, frame: Frame | npt.NDArray[np.uint8]) -> Result:
+        """Runs one frame: a Frame, or uint8 `(H, W, 3)` BGR of any size.
+
+        Raises UsageError for an array of another kind and EngineError when the engine fails.
+        """
+        if not isinstance(frame, Frame):
+            frame = Frame(np.asarray(frame), index=0, timestamp_s=0.0, captured=time.monotonic())
+        started = time.perf_counter()
+        image = self._fit(frame.image)
+        ready = time.perf_counter()
+        outputs = self._engine.infer(image)
+        done = time.perf_counter()
+        return Result(
+            frame=frame,
+            # Copies: the engine's memory is overwritten by the next frame.
+            labels=outputs[self._labels][0].astype(np.uint8) if self._labels else None,
+            depth=np.array(outputs[self._depth][0]) if self._depth else None,
+            timing=Timing((ready - started) * 1e3, (done - ready) * 1e3),
+        )
+
+    def warm_up(self) -> None:
+        """Runs one black frame, so that the first real one does not pay for the engine's lazy set-up."""
+        self._engine.infer(self._buffer)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fit(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The image as `[1, H, W, 3]`: the frame's own memory when its size is right, else the resized buffer."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UsageError(f"A frame is uint8 (H, W, 3) BGR, not {image.dtype} {image.shape}.")
+        _, height, width, _ = self._buffer.shape
+        if image.shape[:2] == (height, width):
+            if image.flags.c_contiguous and image.flags.writeable:  # engines refuse to wrap read-only memory
+                return image[None]
+            np.copyto(self._buffer[0], image)
+            return self._buffer
+        # Below half size bilinear sampling skips pixels; averaging does not.
+        method = cv2.INTER_AREA if image.shape[0] >= 2 * height else cv2.INTER_LINEAR
+        cv2.resize(image, (width, height), dst=self._buffer[0], interpolation=method)
+        return self._buffer
+
+
+def load(path: str | Path, *, engine: str | None = None) -> Model:
+    """Verifies a bundle and opens the first of its variants that runs here; `engine` restricts the choice.
+
+    Raises BundleError (missing, damaged, altered, too new) and EngineError (no engine for it is installed).
+    """
+    bundle = open_bundle(path)
+    model = Model(bundle, open_first(bundle, engine))
+    model.warm_up()
+    return model
+
+
+def _first_of(kind: Kind, manifest: Manifest) -> str | None:
+    specs: list[TensorSpec] = [o for o in manifest.outputs if o.modality and o.modality.kind is kind]
+    return specs[0].name if specs else None

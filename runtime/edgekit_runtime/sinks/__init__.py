@@ -1,0 +1,55 @@
+"""Sinks by name: a window, an mp4 file, raw frames on standard output, pictures in a folder, nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.sinks.base import Sink, SinkContext
+
+__all__ = ["check_sinks", "open_sink"]
+
+# Name -> module with an `open_named(argument, SinkContext) -> Sink`.
+_SINKS = {
+    "window": "edgekit_runtime.sinks.window",
+    "file": "edgekit_runtime.sinks.recording",
+    "stdout": "edgekit_runtime.sinks.raw",
+    "png": "edgekit_runtime.sinks.pictures",
+    "null": "edgekit_runtime.sinks.null",
+}
+_USAGE = "Sinks: window, file:OUT.mp4, stdout[:rgb24], png:DIR, null."
+
+
+def open_sink(text: str, context: SinkContext | None = None) -> Sink:
+    """Opens a sink: `window`, `file:out.mp4`, `stdout` (raw bgr24) or `stdout:rgb24`, `png:DIR`, `null`.
+
+    Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
+    """
+    name, argument = _split(text)
+    opener: Callable[[str, SinkContext], Sink] = import_module(_SINKS[name]).open_named
+    return opener(argument, context or SinkContext())
+
+
+def check_sinks(texts: list[str]) -> None:
+    """Raises UsageError when one is unknown, lacks its path, or two want the same output; opens nothing."""
+    for text in texts:
+        _split(text)
+    if len(texts) != len(set(texts)):
+        raise UsageError("The same sink is asked for twice.")
+    if sum(text.startswith("stdout") for text in texts) > 1:
+        raise UsageError("Only one sink can write to standard output.")
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, _, argument = text.partition(":")
+    if name not in _SINKS:
+        hint = f"Did you mean file:{text}? {_USAGE}" if text.endswith((".mp4", ".avi", ".mkv")) else _USAGE
+        raise UsageError(f"Unknown sink {text!r}.", hint=hint)
+    if name in ("file", "png") and not argument:
+        raise UsageError(f"The sink {name!r} needs a path, like {name}:out{'.mp4' if name == 'file' else ''}.")
+    if name in ("window", "null") and argument:
+        raise UsageError(f"The sink {name!r} takes nothing after the colon.", hint=_USAGE)
+    if name == "stdout" and argument not in ("", "bgr24", "rgb24"):
+        raise UsageError(f"stdout writes bgr24 or rgb24, not {argument!r}.")
+    return name, argument

@@ -1,0 +1,49 @@
+"""What a sink is: something that takes pictures and results."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_runtime.model import Result
+from edgekit_runtime.overlay import View
+from edgekit_runtime.sources.base import SourceState
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What a sink may need to know of its loop. `fps` is the source's nominal rate, None where unknown.
+
+    `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it.
+    """
+
+    title: str = "edgekit"
+    live: bool = False
+    fps: float | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    view: View = field(default_factory=View)
+
+
+class Sink(ABC):
+    """Takes results one by one, all from one thread."""
+
+    @abstractmethod
+    def write(self, picture: Picture, result: Result) -> None:
+        """Takes a picture, uint8 `(H, W, 3)` BGR, and the result that it shows.
+
+        The picture's memory is reused as soon as this returns. Raises SinkError.
+        """
+
+    def idle(self, state: SourceState, reason: str) -> None:
+        """Called about ten times a second while there is nothing new, with the source's state."""
+        return
+
+    def close(self) -> None:
+        """Finishes what was begun. Raises SinkError when what was written is not whole."""
+        return

@@ -1,0 +1,124 @@
+"""A window on the screen, with keys."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgekit_runtime.errors import SinkError
+from edgekit_runtime.model import Result
+from edgekit_runtime.overlay import draw_alert
+from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.pictures import save_png
+from edgekit_runtime.sources.base import SourceState
+
+_LOG = logging.getLogger("edgekit_runtime")
+_ALTERNATIVES = "Use --sink file:OUT.mp4, png:DIR, stdout or null."
+
+
+class WindowSink(Sink):
+    """Shows live pictures at once and files at their own speed."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._title = context.title
+        self._picture: Picture | None = None
+        self._alert = ""
+        self._clock: tuple[float, float] | None = None
+        # OpenCV's Qt complains about fonts, a line a letter; it shows the picture all the same.
+        os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
+        try:
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise SinkError("OpenCV cannot open a window here.", hint=_ALTERNATIVES) from error
+
+    def write(self, picture: Picture, result: Result) -> None:
+        first = self._picture is None
+        self._picture, self._alert = picture.copy(), ""
+        cv2.imshow(self._title, picture)
+        if first:
+            cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
+        self._keys(self._wait_ms(result.frame.timestamp_s))
+        while self._context.view.paused and not self._context.stop.is_set():
+            self._keys(30)
+            self._clock = None
+
+    def idle(self, state: SourceState, reason: str) -> None:
+        if self._picture is not None and state in (SourceState.STALLED, SourceState.RETRYING):
+            alert = f"{state.value}: {reason}" if reason else state.value
+            if alert != self._alert:
+                self._alert = alert
+                shown = np.array(self._picture)
+                draw_alert(shown, alert)
+                cv2.imshow(self._title, shown)
+        self._keys(1)
+
+    def close(self) -> None:
+        with suppress(cv2.error):  # the person may have closed it already
+            cv2.destroyWindow(self._title)
+
+    def _wait_ms(self, timestamp_s: float) -> int:
+        """Until the picture after this one is due; 0 for live sources."""
+        if self._context.live:
+            return 0
+        now = time.monotonic()
+        if self._clock is None:
+            self._clock = (now, timestamp_s)
+        due = self._clock[0] + timestamp_s - self._clock[1]
+        if now > due + 0.5:
+            self._clock = None
+        return max(int((due - now) * 1000), 0)
+
+    def _keys(self, wait_ms: int) -> None:
+        key = (cv2.waitKey(wait_ms) if wait_ms > 0 else cv2.pollKey()) & 0xFF
+        view = self._context.view
+        if key in (ord("q"), 27) or not self._visible():
+            self._context.stop.set()
+        elif key == ord(" "):
+            view.paused = not view.paused
+        elif key in (ord("+"), ord("=")):
+            view.opacity = min(view.opacity + 0.1, 1.0)
+        elif key == ord("-"):
+            view.opacity = max(view.opacity - 0.1, 0.0)
+        elif key == ord("d"):
+            view.depth = not view.depth
+        elif key == ord("s") and self._picture is not None:
+            path = Path(time.strftime("edgekit-%Y%m%d-%H%M%S.png"))
+            save_png(path, self._picture)
+            _LOG.info("saved %s", path)
+
+    def _visible(self) -> bool:
+        try:
+            return self._picture is None or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:
+            return False
+
+
+def open_named(argument: str, context: SinkContext) -> Sink:
+    if re.search(r"GUI:\s*NONE", cv2.getBuildInformation()):
+        raise SinkError(
+            "This OpenCV has no windows (the headless wheel).",
+            hint=f"{_ALTERNATIVES} Or: pip uninstall opencv-python-headless, pip install 'edgekit-runtime[gui]'.",
+        )
+    if not _display_there():
+        raise SinkError("There is no screen to show a window on.", hint=_ALTERNATIVES)
+    return WindowSink(context)
+
+
+def _display_there() -> bool:
+    """OpenCV's Qt ends the whole process where it finds no display, so that is found out before."""
+    if sys.platform != "linux":
+        return True
+    if os.environ.get("WAYLAND_DISPLAY"):
+        return True
+    display = os.environ.get("DISPLAY", "")
+    local = re.fullmatch(r":(\d+)(\.\d+)?", display)
+    return Path(f"/tmp/.X11-unix/X{local[1]}").exists() if local else bool(display)  # noqa: S108

@@ -1,0 +1,180 @@
+"""Cameras through OpenCV: V4L2 on Linux, Media Foundation on Windows, AVFoundation on macOS."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from edgekit_runtime.errors import SourceError, UsageError
+from edgekit_runtime.sources.base import Frame, SourceState, ThreadedSource
+from edgekit_runtime.sources.uri import SourceUri
+
+_LOG = logging.getLogger("edgekit_runtime")
+_OPEN_TIMEOUT_S = 2.0
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Capture(Protocol):
+    """The part of `cv2.VideoCapture` that a camera needs."""
+
+    def isOpened(self) -> bool: ...  # noqa: N802
+
+    def read(self) -> tuple[bool, Any]: ...
+
+    def get(self, prop: int) -> float: ...
+
+    def set(self, prop: int, value: float) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the driver; None leaves its choice."""
+
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What the driver said it gives."""
+
+    width: int
+    height: int
+    fps: float
+    format: str
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height} {self.format} at {self.fps:g} fps"
+
+
+class Camera(ThreadedSource):
+    """A camera in a thread of its own: only the newest frame is kept; a lost camera is opened again."""
+
+    live = True
+
+    def __init__(self, uri: str, opener: Callable[[], Capture], wish: Wish) -> None:
+        super().__init__(uri)
+        self._opener = opener
+        self._wish = wish
+        self._ready = threading.Event()
+        self.grant: Grant | None = None
+        self._start()
+        # The drivers' open may block for ever; then the thread is left behind, and the caller gets an answer.
+        if not self._ready.wait(_OPEN_TIMEOUT_S):
+            self.close()
+            raise SourceError(f"{uri} does not answer.", hint="Unplug it and plug it in again, or try another one.")
+        if self.grant is None:
+            failure = self._failure
+            self.close()
+            raise failure or SourceError(f"{uri} cannot be opened.")
+        self.fps = self.grant.fps or None
+
+    def _produce(self) -> None:
+        capture = self._open()
+        if capture is None:
+            raise SourceError(f"{self.uri} cannot be opened.", hint=_in_use_hint())
+        self._ready.set()
+        began, index = time.monotonic(), 0
+        while not self._stop.is_set():
+            ok, image = capture.read()
+            now = time.monotonic()
+            if not ok or image is None:
+                capture.release()
+                again = self._reopen()
+                if again is None:
+                    return
+                capture = again
+                continue
+            self._become(SourceState.RUNNING)
+            self._publish(Frame(image, index, now - began, now))
+            index += 1
+        capture.release()
+
+    def _guard(self) -> None:
+        super()._guard()
+        self._ready.set()
+
+    def _open(self) -> Capture | None:
+        capture = self._opener()
+        if not capture.isOpened():
+            capture.release()
+            return None
+        # MJPG first: many webcams give 5 fps of raw YUYV at full size, and the size must be set after the format.
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        if self._wish.size:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._wish.size[0])
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._wish.size[1])
+        if self._wish.fps:
+            capture.set(cv2.CAP_PROP_FPS, self._wish.fps)
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self.grant = Grant(
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            float(capture.get(cv2.CAP_PROP_FPS)),
+            _fourcc(capture.get(cv2.CAP_PROP_FOURCC)),
+        )
+        _LOG.info("%s: %s", self.uri, self.grant)
+        return capture
+
+    def _reopen(self) -> Capture | None:
+        """Tries again with growing pauses until it works or the source is closed."""
+        attempt = 0
+        while True:
+            pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+            self._become(SourceState.RETRYING, f"the camera is gone; trying again every {pause:g} s")
+            if self._stop.wait(pause):
+                return None
+            capture = self._open()
+            if capture is not None:
+                self._last = time.monotonic()
+                return capture
+            attempt += 1
+
+
+def open_uri(uri: SourceUri) -> Camera:
+    uri.check_options("size", "fps")
+    device = _device(uri)
+    wish = Wish(
+        uri.size((0, 0)) if "size" in uri.options else None,
+        uri.number("fps", 30, 1, 1000) if "fps" in uri.options else None,
+    )
+    if sys.platform == "linux":
+        node = Path(f"/dev/video{device}")
+        if not node.exists():
+            raise SourceError(f"{uri.text}: there is no camera {device}.", hint=_cameras_hint())
+    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    return Camera(uri.text, lambda: cv2.VideoCapture(device, backend), wish)
+
+
+def _device(uri: SourceUri) -> int:
+    number = uri.body.removeprefix("/dev/video")
+    if not (number.isascii() and number.isdigit() and len(number) <= 3):
+        raise UsageError(f"{uri.text}: a camera is a number, like camera:0, or /dev/video0.")
+    return int(number)
+
+
+def _cameras_hint() -> str:
+    found = sorted(path.name for path in Path("/dev").glob("video*"))
+    if found:
+        return f"There is: {', '.join(f'/dev/{name}' for name in found)}."
+    return "No camera is connected, or this container or user may not see it (group video)."
+
+
+def _in_use_hint() -> str:
+    return "Another program may be using it, or permission is missing (group video on Linux)."
+
+
+def _fourcc(value: float) -> str:
+    code = int(value)
+    letters = "".join(chr((code >> shift) & 0xFF) for shift in (0, 8, 16, 24))
+    return letters if letters.isprintable() and letters.strip() else "unknown format"

@@ -1,0 +1,140 @@
+"""The decoding process: native decoders crash here, where it costs one source and not the loop.
+
+Started by `decoder.py`, which also explains itself in `protocol.py`. Imports nothing but NumPy and OpenCV.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+# A file may name others (a playlist, for instance): only local files are ever opened for it.
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "protocol_whitelist;file,crypto,data")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_runtime.sources.protocol import (
+    END,
+    ERROR,
+    FRAME,
+    HEADER,
+    SLOTS,
+    Decoded,
+    Header,
+    Job,
+    receive,
+    send,
+)
+from edgekit_runtime.sources.ring import map_in_child
+
+Image = npt.NDArray[np.uint8]
+# Untouched memory costs nothing, so slots have room for frames that grow in mid-stream.
+_ROOM = 4
+_MIN_SLOT_BYTES = 1920 * 1080 * 3
+
+
+class UnreadableError(Exception):
+    """The message goes to the reader as it is."""
+
+
+class _Video:
+    """Frames of a video file, each with its presentation time."""
+
+    def __init__(self, path: str) -> None:
+        self._capture = cv2.VideoCapture(path)
+        if not self._capture.isOpened():
+            raise UnreadableError("is not a video that OpenCV can decode, or it is damaged")
+        rate = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps = rate if 0 < rate <= 1000 else 0.0
+        self._last = -1.0
+
+    def frames(self, into: Image | None) -> tuple[Image, float] | None:
+        ok, image = self._capture.read() if into is None else self._capture.read(into)
+        if not ok:
+            return None
+        period = 1 / (self.fps or 25.0)
+        time_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
+        # Some containers carry no times, some wrong ones: time still only goes forward.
+        if not self._last < time_s < self._last + 3600:
+            time_s = self._last + period if self._last >= 0 else 0.0
+        self._last = time_s
+        return image, time_s
+
+
+class _Pictures:
+    """Picture files at a fixed rate."""
+
+    def __init__(self, paths: tuple[str, ...], fps: float) -> None:
+        self._paths: Iterator[tuple[int, str]] = iter(enumerate(paths))
+        self.fps = fps
+
+    def frames(self, into: Image | None) -> tuple[Image, float] | None:
+        for number, path in self._paths:
+            image = cv2.imread(path, cv2.IMREAD_COLOR)
+            if image is None:
+                raise UnreadableError(f"has a picture that cannot be decoded: {os.path.basename(path)}")  # noqa: PTH119
+            return image, number / self.fps
+        return None
+
+
+def serve(job: Job, requests: int, answers: int) -> None:
+    """Decodes into free slots until the end, or until the reader closes its pipe."""
+    reader = _Video(job.video) if job.video else _Pictures(job.pictures, job.fps)
+    first = reader.frames(None)
+    if first is None:
+        raise UnreadableError("holds no frame that can be decoded")
+    height, width = first[0].shape[:2]
+    slot_bytes = max(_ROOM * first[0].nbytes, _MIN_SLOT_BYTES)
+    memory = map_in_child(job.memory, SLOTS * slot_bytes)
+    send(answers, HEADER, Header(width, height, reader.fps, slot_bytes).to_bytes())
+    pending: tuple[Image, float] | None = first
+    while pending is not None:
+        request = receive(requests)
+        if request is None:
+            return
+        slot = int.from_bytes(request[1], "little")
+        view = np.frombuffer(memory, np.uint8, slot_bytes, slot * slot_bytes)
+        if first is not None:
+            first = None
+        else:
+            pending = reader.frames(view[: height * width * 3].reshape(height, width, 3))
+            if pending is None:
+                break
+        image, time_s = pending
+        if image.nbytes > slot_bytes or image.ndim != 3 or image.shape[2] != 3:
+            raise UnreadableError(f"changes to frames of {image.shape[1]}x{image.shape[0]}, which is too large")
+        height, width = image.shape[:2]
+        if image.__array_interface__["data"][0] != view.__array_interface__["data"][0]:
+            view[: image.nbytes] = image.reshape(-1)
+        send(answers, FRAME, Decoded(slot, height, width, time_s).to_bytes())
+    send(answers, END)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the reader's business; it closes the pipe
+    requests, answers = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # whatever native code prints must not get between the messages
+    message = receive(requests)
+    if message is None:
+        return
+    try:
+        serve(Job.from_bytes(message[1]), requests, answers)
+    except UnreadableError as error:
+        send(answers, ERROR, str(error).encode())
+    except (OSError, ValueError, MemoryError, cv2.error) as error:
+        send(answers, ERROR, f"cannot be decoded: {error}".encode())
+    except BrokenPipeError:
+        pass
+    finally:
+        sys.stderr.flush()
+        os._exit(0)  # a decoder whose heap is damaged may still crash while it is torn down
+
+
+if __name__ == "__main__":
+    main()

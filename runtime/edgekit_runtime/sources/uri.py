@@ -1,0 +1,95 @@
+"""Source URIs: `camera:0?size=1280x720&fps=30`, `clip.mp4`, `frames/*.png`, `test:?fps=0`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from edgekit_runtime.errors import UsageError
+
+# Two letters at least, so that C:\clip.mp4 is a path.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
+_DEVICE = re.compile(r"/dev/video\d+")
+_USER_INFO = re.compile(r"(?<=://)[^/\s?#]*@")
+_SECRETS = re.compile(r"(?i)\b((?:api[_-]?key|auth|key|pass(?:word|wd)?|pwd|secret|sig(?:nature)?|token)=)[^&\s'\"]+")
+_MAX_LENGTH = 4096
+
+
+@dataclass(frozen=True)
+class SourceUri:
+    """A URI taken apart. `scheme` is `file` for anything without one; `text` is the whole with secrets blanked."""
+
+    scheme: str
+    body: str
+    text: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def number(self, key: str, default: float, low: float, high: float) -> float:
+        """The option `key` as a number from `low` to `high`. Raises UsageError."""
+        text = self.options.get(key)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise UsageError(f"{self.text}: {key} must be a number from {low:g} to {high:g}, not {text!r}.")
+        return value
+
+    def size(self, default: tuple[int, int]) -> tuple[int, int]:
+        """The option `size=WIDTHxHEIGHT` as (width, height), each from 16 to 8192. Raises UsageError."""
+        text = self.options.get("size")
+        if text is None:
+            return default
+        match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+        width, height = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not (16 <= width <= 8192 and 16 <= height <= 8192):
+            raise UsageError(f"{self.text}: size must be WIDTHxHEIGHT, like 1280x720, not {text!r}.")
+        return width, height
+
+    def check_options(self, *known: str) -> None:
+        """Raises UsageError when an option is not among the known ones."""
+        for key in self.options:
+            if key not in known:
+                raise UsageError(
+                    f"{self.text}: there is no option {key!r}.",
+                    hint=f"Options of {self.scheme}: are {', '.join(known)}." if known else "",
+                )
+
+
+def redact(text: str) -> str:
+    """The text with user names, passwords and tokens in URLs replaced by `***`; for every log and message."""
+    return _SECRETS.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def parse_uri(text: str) -> SourceUri:
+    """Takes a URI apart without touching the file system. Raises UsageError."""
+    if not text or not text.strip():
+        raise UsageError("The source is empty.", hint="Say a file, a folder, camera:0 or test:.")
+    if len(text) > _MAX_LENGTH or "\0" in text:
+        raise UsageError("The source is not a valid URI or path.")
+    shown = redact(text)
+    if _DEVICE.fullmatch(text):
+        return SourceUri("camera", text, shown)
+    match = _SCHEME.fullmatch(text)
+    if not match:
+        return SourceUri("file", text, shown)
+    scheme, body = match[1].lower(), match[2]
+    if scheme == "file":
+        path = unquote(body[2:]) if body.startswith("///") else body
+        return SourceUri("file", path, shown)
+    if body.startswith("//"):
+        # A network URL: its query belongs to the server.
+        return SourceUri(scheme, body, shown)
+    body, _, query = body.partition("?")
+    options = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{shown}: options are written key=value, joined by &.")
+        options[key] = unquote(value)
+    return SourceUri(scheme, body, shown, options)

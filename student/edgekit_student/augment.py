@@ -1,0 +1,88 @@
+"""Geometry for all modalities at once, photometry for RGB alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgekit_runtime.modality import Kind, Modality
+from edgekit_student.encoding import mirrored
+from edgekit_student.samples import Array, Sample
+from edgekit_student.settings import Augmentation
+
+# Kinds that live on a continuum; the others (class ids, values with NaN holes) take the nearest pixel.
+SMOOTH = (Kind.IMAGE, Kind.EDGES)
+
+
+def augment(
+    sample: Sample, modalities: Mapping[str, Modality], settings: Augmentation, rng: np.random.Generator
+) -> Sample:
+    """A random window of a random scale, perhaps mirrored, with changed colours; the same window everywhere.
+
+    Arrays may have different resolutions, as long as they show the same field of view. The result of each has
+    `settings.crop` (or the frame's size) at its own resolution. Flow vectors scale with the picture.
+    """
+    frame = sample["rgb"] if "rgb" in sample else next(iter(sample.values()))
+    height, width = frame.shape[:2]
+    crop_h, crop_w = settings.crop or (height, width)
+    zoom = np.exp(rng.uniform(*np.log(settings.scale)))
+    # The window, as fractions of the frame; what lies outside of it is filled by reflection.
+    window_h, window_w = crop_h / zoom / height, crop_w / zoom / width
+    top = rng.uniform(min(0.0, 1 - window_h), max(0.0, 1 - window_h))
+    left = rng.uniform(min(0.0, 1 - window_w), max(0.0, 1 - window_w))
+    flip = settings.mirror and rng.random() < 0.5
+    result = {}
+    for name, array in sample.items():
+        modality = modalities[name]
+        h, w = array.shape[:2]
+        out_h, out_w = round(crop_h * h / height), round(crop_w * w / width)
+        result[name] = _window(
+            array,
+            (top * h, left * w, window_h * h, window_w * w),
+            (out_h, out_w),
+            smooth=modality.kind in SMOOTH,
+        )
+        if modality.kind is Kind.FLOW:
+            result[name] = result[name] * np.array([out_w / (window_w * w), out_h / (window_h * h)], array.dtype)
+        if flip:
+            result[name] = mirrored(modality, torch.from_numpy(result[name])).numpy()
+    if "rgb" in result:
+        result["rgb"] = _recolour(result["rgb"], settings, rng)
+    return result
+
+
+def _window(array: Array, box: tuple[float, float, float, float], size: tuple[int, int], *, smooth: bool) -> Array:
+    top, left, height, width = box
+    scale_y, scale_x = height / size[0], width / size[1]
+    # Pixel centres: output (i + 0.5) * scale + offset - 0.5.
+    matrix = np.array([[scale_x, 0, left + 0.5 * scale_x - 0.5], [0, scale_y, top + 0.5 * scale_y - 0.5]], np.float64)
+    flags = (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
+    source = array.astype(np.float32) if array.dtype == np.float16 else array
+    # OpenCV warps up to four channels at a time.
+    parts = [
+        cv2.warpAffine(
+            np.ascontiguousarray(source[..., c : c + 4]),
+            matrix,
+            size[::-1],
+            flags=flags,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ).reshape(*size, -1)
+        for c in range(0, array.shape[-1], 4)
+    ]
+    return np.concatenate(parts, axis=-1).astype(array.dtype, copy=False)
+
+
+def _recolour(rgb: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    gain = 1 + rng.uniform(-settings.contrast, settings.contrast)
+    shift = 255 * rng.uniform(-settings.brightness, settings.brightness)
+    saturation = 1 + rng.uniform(-settings.saturation, settings.saturation)
+    # Brightness, contrast and saturation are one 3×4 colour matrix: a single pass over the pixels.
+    grey = np.array([0.299, 0.587, 0.114])
+    matrix = gain * (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * grey)
+    offset = np.full((3, 1), 128 * (1 - gain) + shift)
+    recoloured: npt.NDArray[np.uint8] = cv2.transform(np.ascontiguousarray(rgb), np.hstack([matrix, offset]))
+    return recoloured

@@ -1,0 +1,51 @@
+"""Batches as a pure function of (seed, step): a resumed training sees just what an uninterrupted one would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekit_student.samples import Sample
+
+Batch = dict[str, Tensor]
+
+
+def batch_indices(count: int, step: int, batch: int, seed: int, *, rank: int = 0, world: int = 1) -> list[int]:
+    """Which samples step `step` sees: consecutive runs of an endless sequence of seeded permutations.
+
+    Across `world` ranks the slices of one step do not overlap, as long as they fit into one epoch.
+    """
+    start = (step * world + rank) * batch
+    picks = []
+    for position in range(start, start + batch):
+        epoch, place = divmod(position, count)
+        picks.append(int(_permutation(count, seed, epoch)[place]))
+    return picks
+
+
+def _permutation(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stacks equally sized samples into tensors `(N, H, W, C)`."""
+    return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
+
+
+def prefetched(make: Callable[[int], Batch], start: int, stop: int, *, ahead: int = 3) -> Iterator[Batch]:
+    """Batches `start` to `stop`, made one thread ahead of the training step that uses them."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting = [pool.submit(make, step) for step in range(start, min(start + ahead, stop))]
+        try:
+            for step in range(start, stop):
+                batch = waiting.pop(0).result()
+                if step + ahead < stop:
+                    waiting.append(pool.submit(make, step + ahead))
+                yield batch
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,143 @@
+"""`edgekit distill`: the ensemble of a PHG-MAE teaches an RGB-only student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekit_runtime.errors import DataError
+from edgekit_runtime.modality import Kind, Modality
+from edgekit_student.augment import augment
+from edgekit_student.batches import Batch, batch_indices, collate
+from edgekit_student.checkpoint import CheckpointConfig
+from edgekit_student.fit import Progress, fit
+from edgekit_student.losses import soft_cross_entropy
+from edgekit_student.masking import sample_masks
+from edgekit_student.phg_mae import PHGMAE, upsample
+from edgekit_student.samples import Array, Sample, Samples, describe
+from edgekit_student.settings import DistillSettings, Ensemble
+from edgekit_student.student import Student
+from edgekit_student.train import refuse_finished
+
+if TYPE_CHECKING:
+    from edgekit_experts.dataset import Dataset
+
+TEACHER = "teacher"
+
+
+def distill(
+    teacher: PHGMAE,
+    data: Dataset,
+    where: Path,
+    folder: Path,
+    settings: DistillSettings,
+    *,
+    parent: str,
+    device: str = "auto",
+    resume: bool = False,
+    on_teaching: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Student:
+    """Labels the `train` split with the ensemble, fits a student to it, writes the student to `folder`.
+
+    `on_teaching(done, total)` counts the frames that the ensemble has labelled. Raises DataError when the data set
+    lacks a modality that the teacher reads.
+    """
+    refuse_finished(folder)
+    inputs = [modality.name for modality in teacher.config.inputs]
+    samples = Samples(data, list(dict.fromkeys(["rgb", *inputs])), split="train")
+    fitting(teacher, samples)
+    taught = []
+    for done, probabilities in enumerate(teach(teacher, samples, settings.ensemble, settings.optimisation.seed), 1):
+        taught.append(probabilities)
+        on_teaching(done, len(samples))
+    # Students answer with the classes themselves, whatever the teacher's target was called.
+    labels = replace(teacher.target, name="labels", truth=False)
+    rgb = samples.modalities["rgb"]
+    config = CheckpointConfig(
+        kind="student",
+        network={"name": settings.network},
+        inputs=(rgb,),
+        outputs=(labels,),
+        statistics={"rgb": samples.statistics()["rgb"]},
+        input_size=samples.frame_size,
+        provenance={
+            **describe(data, where),
+            "parent": parent,
+            "frames": len(samples),
+            "seed": settings.optimisation.seed,
+            "config": settings.model_dump(mode="json"),
+        },
+    )
+    torch.manual_seed(settings.optimisation.seed)
+    student = Student(config)
+    seed = settings.optimisation.seed
+    modalities = {
+        "rgb": rgb,
+        TEACHER: Modality(TEACHER, Kind.IMAGE, channels=labels.features, unit="probability × 255"),
+    }
+
+    def one(index: int, rng: np.random.Generator) -> Sample:
+        sample = {"rgb": samples[index]["rgb"], TEACHER: taught[index]}
+        return augment(sample, modalities, settings.augmentation, rng)
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng((seed, step))
+        picks = batch_indices(len(samples), step, settings.optimisation.batch, seed)
+        return collate([one(i, rng) for i in picks])
+
+    def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
+        (logits,) = module(sample["rgb"].permute(0, 3, 1, 2).float())
+        height, width = sample["rgb"].shape[1:3]
+        factor = max(1, student.stride // 2)
+        size = (-(-height // factor), -(-width // factor))
+        probabilities = upsample(sample[TEACHER].permute(0, 3, 1, 2).float(), size)
+        probabilities = probabilities / probabilities.sum(dim=1, keepdim=True).clamp_min(1.0)
+        # Pixels of which the ensemble is sure count most.
+        confidence = probabilities.amax(dim=1, keepdim=True)
+        return soft_cross_entropy(upsample(logits, size), probabilities, confidence, settings.temperature)
+
+    fit(
+        student,
+        batch,
+        loss,
+        settings.optimisation,
+        folder,
+        device=device,
+        resume=resume,
+        on_progress=on_progress,
+    )
+    student.save(folder)
+    return student
+
+
+def teach(teacher: PHGMAE, samples: Samples, ensemble: Ensemble, seed: int) -> Iterator[Array]:
+    """Ensemble class probabilities of each sample, `(h, w, classes)` uint8 in 1/255, at the teacher's resolution."""
+    names = [modality.name for modality in teacher.config.inputs]
+    generator = torch.Generator().manual_seed(seed)
+    for sample in samples:
+        batch = collate([{name: sample[name] for name in names}])
+        masks = sample_masks(ensemble.members, names, hide=0.5, generator=generator)
+        probabilities = teacher.predict(batch, masks, mirror=ensemble.mirror)
+        yield (probabilities[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def fitting(teacher: PHGMAE, samples: Samples) -> None:
+    """Raises DataError when a modality of the data set is not what the teacher was trained on."""
+    for modality in teacher.config.inputs:
+        found = samples.modalities[modality.name]
+        if (found.kind, found.channels, found.taxonomy) != (
+            modality.kind,
+            modality.channels,
+            modality.taxonomy,
+        ):
+            raise DataError(
+                f"Modality {modality.name!r} of the data set is not the one that the PHG-MAE was trained on.",
+                hint="Extract or import the data set with the configuration that the training data had.",
+            )

@@ -1,0 +1,73 @@
+"""Modalities as network channels and back: the one place that knows how each kind enters and leaves a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit_runtime.modality import Kind, Modality
+
+Statistics = Mapping[str, Mapping[str, list[float]]]
+
+# Kinds whose values are standardised with the data set's mean and deviation; the others have fixed ranges.
+STANDARDISED = (Kind.IMAGE, Kind.DEPTH, Kind.FLOW)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Channels `(N, features, H, W)` float, zero where there is no value, and `valid` `(N, 1, H, W)` bool."""
+
+    values: Tensor
+    valid: Tensor
+
+
+def encode(modality: Modality, array: Tensor, statistics: Statistics) -> Encoded:
+    """A stored batch `(N, H, W, C)` as channels: one per class for labels, standardised or scaled numbers else."""
+    if modality.taxonomy:
+        # Compared rather than scattered: an ignored id equals no class, and the layout stays channels-last.
+        hot = (array == torch.arange(len(modality.taxonomy), device=array.device)).permute(0, 3, 1, 2)
+        ignored = (array == modality.taxonomy.ignore) | (array >= len(modality.taxonomy))
+        return Encoded(hot.float(), ~ignored.permute(0, 3, 1, 2))
+    values = array.permute(0, 3, 1, 2).float()
+    offset, scale = _affine(modality, statistics, values)
+    values = (values - offset) / scale
+    if not array.dtype.is_floating_point:
+        return Encoded(values, torch.ones_like(values[:, :1], dtype=torch.bool))
+    valid = torch.isfinite(values).all(dim=1, keepdim=True)
+    return Encoded(torch.where(valid, values, 0.0), valid)
+
+
+def decode(modality: Modality, output: Tensor, statistics: Statistics) -> Tensor:
+    """A network's output `(N, features, H, W)`: class probabilities for labels, stored units for the rest."""
+    if modality.taxonomy:
+        return output.softmax(dim=1)
+    if modality.kind is Kind.NORMALS:
+        return F.normalize(output, dim=1)
+    if modality.kind in (Kind.EDGES, Kind.MASK):
+        output = output.sigmoid()
+    offset, scale = _affine(modality, statistics, output)
+    return output * scale + offset
+
+
+def mirrored(modality: Modality, array: Tensor) -> Tensor:
+    """`(..., H, W, C)` seen in a mirror: x components of normals and flow change their sign."""
+    array = array.flip(-2)
+    if modality.kind in (Kind.NORMALS, Kind.FLOW):
+        signs = array.new_ones(modality.channels)
+        signs[0] = -1
+        array = array * signs
+    return array
+
+
+def _affine(modality: Modality, statistics: Statistics, like: Tensor) -> tuple[Tensor, Tensor]:
+    if modality.kind in STANDARDISED:
+        table = statistics[modality.name]
+        offset, scale = table["mean"], table["std"]
+    else:
+        offset, scale = [0.0], [255.0 if modality.kind is Kind.EDGES else 1.0]
+    shape = (1, -1, 1, 1)
+    return like.new_tensor(offset).view(shape), like.new_tensor(scale).view(shape)

@@ -1,0 +1,38 @@
+"""Networks by name. Every one is `nn.Module(in_channels, out_channels)`, logits out at 1/`stride`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+from torch import nn
+
+from edgekit_runtime.errors import UsageError
+from edgekit_student.networks.edge import SHAPES, Edge
+from edgekit_student.networks.safeuav import SafeUAV
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    **{f"safeuav-{name}": partial(SafeUAV, width=f) for name, f in (("150k", 6), ("430k", 10), ("1m", 16), ("4m", 32))},
+    **{name: partial(Edge, shape=shape) for name, shape in SHAPES.items()},
+}
+
+
+def create_network(name: str, in_channels: int, out_channels: int) -> nn.Module:
+    """A freshly initialised network. Raises UsageError for an unknown name, with the nearest known one."""
+    if name not in NETWORKS:
+        close = get_close_matches(name, NETWORKS, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Known networks: {', '.join(NETWORKS)}."
+        raise UsageError(f"There is no network {name!r}.", hint=hint)
+    return NETWORKS[name](in_channels, out_channels)
+
+
+def deployed(network: nn.Module) -> nn.Module:
+    """The network in its inference form: eval mode, training branches folded. Changes it in place."""
+    network.eval()
+    if isinstance(network, Edge):
+        network.fuse()
+    return network
+
+
+__all__ = ["NETWORKS", "Edge", "SafeUAV", "create_network", "deployed"]

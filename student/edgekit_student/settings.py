@@ -1,0 +1,126 @@
+"""`train.toml`: what a person may say about a training, validated once."""
+
+from __future__ import annotations
+
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit_runtime.errors import UsageError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Optimisation(_Table):
+    """How a network is fitted: AdamW, linear warm-up, cosine decay, averaged weights (EMA)."""
+
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    ema: float = Field(0.995, ge=0, lt=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpoint_every: int = Field(500, ge=1, description="steps")
+    seed: int = 0
+
+
+class Augmentation(_Table):
+    """Random crops of a random scale, mirrored at random; colour changes touch RGB only."""
+
+    crop: tuple[int, int] | None = Field(None, description="(height, width); None: the whole frame")
+    scale: tuple[float, float] = (0.75, 1.5)
+    mirror: bool = True
+    brightness: float = Field(0.25, ge=0, lt=1)
+    contrast: float = Field(0.25, ge=0, lt=1)
+    saturation: float = Field(0.25, ge=0, lt=1)
+
+
+class Masking(_Table):
+    """Whole-modality masking: each input is hidden with probability `hide`; at least one stays visible."""
+
+    hide: float = Field(0.5, ge=0, lt=1)
+    always_visible: tuple[str, ...] = ()
+
+
+class Ensemble(_Table):
+    """`members` forward passes with random masks, averaged (the papers' NRand)."""
+
+    members: int = Field(10, ge=1)
+    mirror: bool = Field(True, description="average with the mirrored frame")
+
+
+class TrainSettings(_Table):
+    """PHG-MAE: which modalities, which network, how long. Empty lists mean: all that were not labelled by people."""
+
+    network: str = "edge-900k"
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    target: str = Field("", description="the labels that students will learn; empty: `vote`, or the only labels")
+    loss_weights: dict[str, float] = Field(default_factory=dict)
+    masking: Masking = Masking()
+    augmentation: Augmentation = Augmentation()
+    optimisation: Optimisation = Optimisation()
+
+
+class DistillSettings(_Table):
+    """The student: which network, how long, and how the ensemble that teaches it is formed."""
+
+    network: str = "edge-430k"
+    temperature: float = Field(1.0, gt=0)
+    ensemble: Ensemble = Ensemble()
+    augmentation: Augmentation = Augmentation()
+    optimisation: Optimisation = Optimisation()
+
+
+Settings = TypeVar("Settings", TrainSettings, DistillSettings)
+
+
+def read_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> Settings:
+    """The settings of a TOML file (its `[train]` or `[distill]` table, else the whole), then the overrides.
+
+    Raises UsageError that names the key at fault, with the nearest known one.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise UsageError(f"The settings {path} cannot be read: {error.strerror}.") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not valid TOML: {error}.") from error
+        section = "train" if kind is TrainSettings else "distill"
+        if table.keys() & {"train", "distill"}:
+            table = table.get(section, {})
+    for key, value in overrides.items():
+        if value is not None:
+            _put(table, key.split("__"), value)
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        raise UsageError(*_explain(kind, error, path)) from error
+
+
+def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+    table[keys[-1]] = value
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, path: Path | None) -> tuple[str]:
+    first = error.errors()[0]
+    *parents, key = [str(part) for part in first["loc"]]
+    where = f"{path}: " if path else ""
+    if first["type"] != "extra_forbidden":
+        return (f"{where}{'.'.join([*parents, key])}: {first['msg'].lower()}.",)
+    model: Any = kind
+    for parent in parents:
+        model = model.model_fields[parent].annotation
+    close = get_close_matches(key, model.model_fields, n=1)
+    suggestion = f" Did you mean {close[0]!r}?" if close else f" Known keys: {', '.join(model.model_fields)}."
+    return (f"{where}there is no setting {'.'.join([*parents, key])!r}.{suggestion}",)

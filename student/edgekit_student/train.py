@@ -1,0 +1,157 @@
+"""`edgekit train`: PHG-MAE on the modalities of a data set, none of which a human made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekit_runtime.errors import DataError, UsageError
+from edgekit_runtime.modality import Kind, Modality
+from edgekit_student.augment import augment
+from edgekit_student.batches import Batch, batch_indices, collate
+from edgekit_student.checkpoint import CONFIG, CheckpointConfig
+from edgekit_student.encoding import Encoded, encode
+from edgekit_student.fit import Progress, fit
+from edgekit_student.losses import modality_loss
+from edgekit_student.masking import sample_masks
+from edgekit_student.phg_mae import PHGMAE, upsample
+from edgekit_student.samples import Samples, automatic_modalities, declarations, describe
+from edgekit_student.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from edgekit_experts.dataset import Dataset
+
+
+def train(
+    data: Dataset,
+    where: Path,
+    run: Path,
+    settings: TrainSettings,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> PHGMAE:
+    """Trains on the `train` split of `data` (found at `where`) and writes the checkpoint to `run`.
+
+    Raises DataError when the modalities asked for are not there, UsageError when `run` holds a finished training
+    already.
+    """
+    refuse_finished(run)
+    inputs, outputs, target = choose_modalities(data, settings)
+    names = list(dict.fromkeys([*inputs, *outputs]))
+    samples = Samples(data, names, split="train")
+    config = CheckpointConfig(
+        kind="phg-mae",
+        network={"name": settings.network, "target": target},
+        inputs=tuple(samples.modalities[name] for name in inputs),
+        outputs=tuple(samples.modalities[name] for name in outputs),
+        statistics=samples.statistics(),
+        input_size=settings.augmentation.crop or samples.frame_size,
+        provenance={
+            **describe(data, where),
+            "frames": len(samples),
+            "seed": settings.optimisation.seed,
+            "config": settings.model_dump(mode="json"),
+        },
+    )
+    torch.manual_seed(settings.optimisation.seed)
+    model = PHGMAE(config)
+    seed, count = settings.optimisation.seed, settings.optimisation.batch
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng((seed, step))
+        picks = batch_indices(len(samples), step, count, seed)
+        return collate([augment(samples[i], samples.modalities, settings.augmentation, rng) for i in picks])
+
+    def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        visible = sample_masks(
+            count,
+            inputs,
+            hide=settings.masking.hide,
+            always_visible=settings.masking.always_visible,
+            generator=generator,
+        )
+        predictions = module(sample, visible)
+        return reconstruction_loss(model, predictions, sample, settings)
+
+    fit(model, batch, loss, settings.optimisation, run, device=device, resume=resume, on_progress=on_progress)
+    model.save(run)
+    return model
+
+
+def reconstruction_loss(
+    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings
+) -> Tensor:
+    """Weighted sum over output modalities, at the network's resolution but at least half of the frame's."""
+    total = torch.zeros((), device=next(iter(predictions.values())).device)
+    for modality in model.config.outputs:
+        weight = settings.loss_weights.get(modality.name, 1.0 if modality.name == model.target.name else 0.3)
+        output = predictions[modality.name]
+        step = max(1, model.stride // 2)
+        target = encode(
+            modality, sample[modality.name][:, step // 2 :: step, step // 2 :: step], model.config.statistics
+        )
+        if modality.kind is not Kind.LABELS:
+            # Only labels are worth the finer grid: their edges decide what students learn.
+            target = Encoded(
+                F.adaptive_avg_pool2d(target.values, _size(output)),
+                F.adaptive_avg_pool2d(target.valid.float(), _size(output)) == 1,
+            )
+        total = total + weight * modality_loss(modality, upsample(output, _size(target.values)), target)
+    return total
+
+
+def _size(values: Tensor) -> tuple[int, int]:
+    return int(values.shape[-2]), int(values.shape[-1])
+
+
+def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str], list[str], str]:
+    """Names of inputs and outputs and of the target, filled in where the settings are silent.
+
+    By default every automatic modality but the target is an input (a target that is seen is only copied), and
+    inputs and target are outputs.
+    """
+    automatic = automatic_modalities(data, split="train")
+    if not automatic:
+        raise DataError(
+            "The split 'train' of the data set has no modality to learn from.",
+            hint="Run `edgekit extract` or `edgekit import` first; `edgekit status DATA` shows what is there.",
+        )
+    target = settings.target or _default_target(automatic)
+    inputs = list(settings.inputs) or [name for name in automatic if name != target]
+    outputs = list(settings.outputs) or [*inputs, target]
+    if target not in outputs:
+        outputs.append(target)
+    declared = declarations(data, [*inputs, *outputs], split="train")
+    if declared[target].kind is not Kind.LABELS:
+        raise UsageError(f"The target {target!r} is of kind {declared[target].kind.value}, not labels.")
+    return inputs, outputs, target
+
+
+def _default_target(automatic: dict[str, Modality]) -> str:
+    labels = [name for name, modality in automatic.items() if modality.kind is Kind.LABELS]
+    if "vote" in labels:
+        return "vote"
+    if len(labels) == 1:
+        return labels[0]
+    raise UsageError(
+        f"Which labels should be learnt? The data set has {', '.join(labels) or 'none'}.",
+        hint="Name one: --target NAME, or `target` in train.toml.",
+    )
+
+
+def refuse_finished(run: Path) -> None:
+    """Raises UsageError when `run` holds a finished checkpoint, so that no training is overwritten by a slip."""
+    if (run / CONFIG).exists():
+        raise UsageError(
+            f"{run} holds a finished training.",
+            hint="Choose another -o, or remove that folder first.",
+        )

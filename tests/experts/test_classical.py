@@ -1,0 +1,207 @@
+"""Experts that need no weights, against ground truth or against the slow and obvious way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from edgekit_experts.classical.colour import Hsv, Rgb
+from edgekit_experts.classical.edges import Canny
+from edgekit_experts.classical.flow import DisFlow
+from edgekit_experts.classical.labels import LabelMap, MajorityVote, VoteAgreement, vote
+from edgekit_experts.classical.normals import Normals, normals_from_depth, pinhole
+from edgekit_experts.expert import Batch, Expert
+from edgekit_experts.mapping import parse_mapping
+from edgekit_experts.taxonomies import CAMVID, CITYSCAPES
+from edgekit_runtime.errors import ExpertError
+from edgekit_runtime.modality import Kind, Modality
+
+RNG = np.random.default_rng(0)
+
+
+def batch(frames: np.ndarray, **inputs: np.ndarray) -> Batch:
+    return Batch(frames, inputs, 0)
+
+
+@pytest.mark.parametrize("expert", [Rgb(), Hsv(), Canny(), DisFlow(gap=2)])
+def test_what_comes_out_is_what_was_declared(expert: Expert) -> None:
+    before, after = expert.context
+    frames = RNG.integers(0, 256, (before + 3 + after, 40, 56, 3), np.uint8)
+    modality = expert.produces({})
+    computed = expert.compute(batch(frames))
+    assert computed.shape == (3, 40, 56, modality.channels)
+    assert computed.dtype.name == modality.dtype
+
+
+def test_hue_uses_the_whole_byte() -> None:
+    frames = np.uint8([[[[255, 0, 0], [0, 0, 255], [128, 128, 128]]]])
+    assert Hsv().compute(batch(frames))[0, 0].tolist() == [[0, 255, 255], [171, 255, 255], [0, 0, 128]]
+
+
+def test_canny_finds_the_border_of_a_square() -> None:
+    frames = np.zeros((1, 40, 40, 3), np.uint8)
+    frames[0, 10:30, 10:30] = 255
+    edges = Canny().compute(batch(frames))[0, ..., 0]
+    assert set(np.unique(edges)) == {0, 255}
+    assert not edges[15:25, 15:25].any()
+    assert edges[20, 8:13].any()
+
+
+def _read_flo(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    width, height = np.frombuffer(data[4:12], "<i4")
+    return np.frombuffer(data[12:], "<f4").reshape(height, width, 2)
+
+
+def test_dis_flow_on_middlebury(real: Path) -> None:
+    folder = real / "flow"
+    pair = [cv2.imread(str(folder / f"frame{n}.png"))[..., ::-1] for n in (10, 11)]
+    truth = _read_flo(folder / "flow10.flo")
+    known = (np.abs(truth) < 1e9).all(-1)
+    errors = {}
+    for preset in ("fast", "medium"):
+        flow = DisFlow(preset=preset).compute(batch(np.stack(pair)))[0].astype(np.float32)
+        errors[preset] = float(np.linalg.norm(flow - truth, axis=-1)[known].mean())
+    assert errors["medium"] <= 0.25
+    assert errors["fast"] <= 0.45
+
+
+def test_flow_spans_the_gap(real: Path) -> None:
+    frames = sorted((real / "davis").rglob("*.jpg"))[:4]
+    if len(frames) < 4:
+        pytest.skip("no DAVIS frames")
+    pictures = np.stack([cv2.imread(str(path))[..., ::-1] for path in frames])
+    cv2.setNumThreads(1)
+    long = DisFlow(gap=3).compute(batch(pictures))
+    pair = DisFlow(gap=1).compute(batch(pictures[[0, 3]]))
+    cv2.setNumThreads(-1)
+    np.testing.assert_array_equal(long, pair)
+
+
+def _svd_normal(points: np.ndarray) -> np.ndarray:
+    return np.linalg.svd(points - points.mean(0))[2][2]
+
+
+def test_normals_of_real_depth_are_those_of_a_plain_svd(real: Path) -> None:
+    folder = real / "rgbd_7scenes"
+    matrix = np.loadtxt(folder / "camera-intrinsics.txt")
+    camera = (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    angles = []
+    for path in sorted(folder.glob("*.depth.png"))[::25]:
+        raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        depth = np.where((raw == 0) | (raw == 65535), np.nan, raw / 1000).astype(np.float32)
+        normals = normals_from_depth(depth, camera, 11)
+        rows, columns = np.indices(depth.shape)
+        points = np.stack(
+            [(columns - camera[2]) / camera[0] * depth, (rows - camera[3]) / camera[1] * depth, depth], -1
+        )
+        for row, column in RNG.integers(0, (480, 640), (300, 2)):
+            if np.isnan(normals[row, column, 0]):
+                continue
+            window = points[max(0, row - 5) : row + 6, max(0, column - 5) : column + 6].reshape(-1, 3)
+            window = window[np.isfinite(window[:, 2])].astype(np.float64)
+            cosine = abs(_svd_normal(window) @ normals[row, column])
+            angles.append(np.degrees(np.arccos(min(1, cosine))))
+            assert normals[row, column] @ points[row, column] < 0, "faces the camera"
+    assert len(angles) > 700
+    assert np.percentile(angles, 99.5) < 1.0
+    assert np.median(angles) < 0.05
+
+
+def test_normals_of_a_plane_far_away_are_exact() -> None:
+    # A tilted plane 200 m away, where sums of squares cancel most.
+    camera = pinhole(60, 80, 60)
+    expected = np.array([0.3, -0.5, -0.8])
+    expected /= np.linalg.norm(expected)
+    rays = np.stack(
+        np.broadcast_arrays((np.arange(80) - 39.5) / camera[0], ((np.arange(60) - 29.5) / camera[1])[:, None], 1.0), -1
+    )
+    depth = (expected @ [0, 0, 200.0]) / (rays @ expected)
+    normals = normals_from_depth(depth.astype(np.float32), camera, 11)
+    assert np.degrees(np.arccos(np.clip(normals @ expected, -1, 1))).max() < 0.2
+
+
+def test_no_depth_no_normal() -> None:
+    depth = np.full((1, 40, 40, 1), 5, np.float16)
+    depth[0, :, 20:] = np.nan
+    depth[0, :5, :5] = 0
+    expert = Normals("d")
+    modality = expert.produces({"d": Modality("d", Kind.DEPTH, dtype="float16")})
+    normals = expert.compute(batch(np.zeros((1, 40, 40, 3), np.uint8), d=depth))
+    assert normals.dtype.name == modality.dtype
+    assert np.isnan(normals[0, :, 20:]).all()
+    assert np.isnan(normals[0, :5, :5]).all()
+    np.testing.assert_allclose(normals[0, 20, 10].astype(float), [0, 0, -1], atol=1e-3)
+
+
+def _slow_vote(maps: np.ndarray, ignore: int) -> tuple[int, int]:
+    names = [name for name in maps if name != ignore]
+    if not names:
+        return ignore, 0
+    return min((-names.count(name), name) for name in names)[1], max(names.count(name) for name in names)
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(2, 6).flatmap(lambda n: arrays(np.uint8, (n, 3, 4), elements=st.sampled_from([0, 1, 2, 11, 133, 255])))
+)
+def test_the_vote_is_the_majority_with_ties_to_the_lowest(maps: np.ndarray) -> None:
+    winner, votes = vote(list(maps), 11)
+    for index in np.ndindex(3, 4):
+        assert (winner[index], votes[index]) == _slow_vote(maps[(slice(None), *index)], 11)
+
+
+def test_agreement_is_the_share_of_votes() -> None:
+    labels = {name: Modality(name, Kind.LABELS, taxonomy=CAMVID) for name in "abc"}
+    maps = {
+        name: np.uint8(row).reshape(1, 1, 4, 1)
+        for name, row in {"a": [1, 1, 1, 11], "b": [1, 1, 2, 11], "c": [1, 2, 3, 11]}.items()
+    }
+    frames = np.zeros((1, 1, 4, 3), np.uint8)
+    majority, agreement = MajorityVote(list("abc")), VoteAgreement(list("abc"))
+    assert majority.produces(labels).taxonomy == CAMVID
+    agreement.produces(labels)
+    assert majority.compute(batch(frames, **maps)).ravel().tolist() == [1, 1, 1, 11]
+    assert agreement.compute(batch(frames, **maps)).ravel().tolist() == [255, 170, 85, 0]
+
+
+def test_what_is_made_from_truth_is_truth() -> None:
+    truth = Modality("labels", Kind.LABELS, taxonomy=CITYSCAPES, truth=True)
+    assert LabelMap("labels", "camvid").produces({"labels": truth}).truth
+    other = Modality("net", Kind.LABELS, taxonomy=CITYSCAPES)
+    assert MajorityVote(["labels", "net"]).produces({"labels": truth, "net": other}).truth
+    assert not LabelMap("net", "camvid").produces({"net": other}).truth
+
+
+def test_the_shipped_map_says_what_the_data_set_says() -> None:
+    expert = LabelMap("net", "camvid")
+    expert.produces({"net": Modality("net", Kind.LABELS, taxonomy=CITYSCAPES)})
+    ids = np.arange(19, dtype=np.uint8).reshape(1, 1, 19, 1)
+    mapped = expert.compute(batch(np.zeros((1, 1, 19, 3), np.uint8), net=ids)).ravel().tolist()
+    assert mapped == [3, 4, 1, 1, 7, 2, 6, 6, 5, 5, 0, 9, 10, 8, 8, 8, 8, 10, 10]
+    ignored = np.full((1, 1, 19, 1), 255, np.uint8)
+    assert set(expert.compute(batch(np.zeros((1, 1, 19, 3), np.uint8), net=ignored)).ravel()) == {11}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("road = ", "roads = "), "lacks"),
+        (('road = "road"', 'road = "raod"'), "maps to 'raod'"),
+        (('from = "cityscapes"', 'from = "coco"'), "`from` is 'coco'"),
+        (("[classes]", "[klasses]"), "not a table"),
+        (("[classes]", "[classes"), "not a table"),
+    ],
+)
+def test_a_wrong_table_is_named_with_its_fault(change: tuple[str, str], message: str) -> None:
+    from importlib.resources import files
+
+    text = (files("edgekit_experts") / "tables" / "cityscapes-to-camvid.toml").read_text()
+    with pytest.raises(ExpertError, match=message):
+        parse_mapping(text.replace(*change, 1), CITYSCAPES, CAMVID, "mine.toml")

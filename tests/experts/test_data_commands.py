@@ -1,0 +1,141 @@
+"""The commands that turn video into a data set, as a person or a script gives them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from edgekit.commands import data as commands
+from edgekit_runtime.errors import EdgekitError
+
+app = typer.Typer()
+commands.register(app)
+
+
+def edgekit(*arguments: object) -> str:
+    """What is printed on stdout; errors come as they are raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_extract_and_status_give_scripts_what_they_rely_on(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    document = json.loads(edgekit("extract", clip, "-o", out, "--only", "rgb,canny", "--json"))
+    assert (document["done"], document["failed"], document["stale"], document["missing"]) == (140, 0, 0, 0)
+    assert document["fps"] > 0
+    assert document["written"] == 140
+    (video,) = document["videos"]
+    assert (video["name"], video["frames"], video["size"], video["split"]) == ("clip", 70, [48, 64], "train")
+    assert {row["name"]: row["done"] for row in video["modalities"]} == {"rgb": 70, "canny": 70}
+    again = json.loads(edgekit("status", out, "--json"))
+    assert again["videos"] == document["videos"]
+    assert {"videos", "done", "failed", "stale", "fps"} <= again.keys()
+
+
+def test_the_options_of_extract(clip: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_text('[edges]\nexpert = "canny"\nlow = 10\n')
+    text = edgekit(
+        "extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "0:10", "--size", "24x32",
+        "--split", "val", "--workers", "1",
+    )  # fmt: skip
+    assert "edges" in text
+    document = json.loads(edgekit("status", tmp_path / "data", "--json"))
+    (video,) = document["videos"]
+    assert (video["size"], video["split"], document["done"], document["missing"]) == ([24, 32], "val", 10, 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extract", "none.mp4", "-o", "{out}"), "no video at none.mp4"),
+        (("extract", "{clip}", "-o", "{out}", "--frames", "5"), "not a span"),
+        (("extract", "{clip}", "-o", "{out}", "--frames", "5:2"), "holds no frame"),
+        (("extract", "{clip}", "-o", "{out}", "--size", "big"), "not a size"),
+        (("extract", "{clip}", "-o", "{out}", "--size", "2x2"), "not a size"),
+        (("extract", "{clip}", "-o", "{out}", "--split", "trian"), "not a split"),
+        (("extract", "{clip}", "-o", "{out}", "--only", "cany"), "no modality 'cany'"),
+        (("extract", "{clip}", "-o", "{out}", "-c", "none.toml"), "cannot be read"),
+        (("extract", "{clip}", "-o", "{clip}"), "is not a data set"),
+        (("import", "frames", "none", "-o", "{out}"), "no folder rgb/"),
+        (("import", "vre", "none", "-o", "{out}"), "no folder none"),
+        (("import", "vre", "none", "-o", "{out}", "--taxonomy", "x"), "names no taxonomy"),
+        (("export", "none", "-o", "{out}"), "no data set"),
+        (("export", "none", "-o", "{out}", "--format", "csv"), "Unknown format"),
+        (("status", "none"), "no data set"),
+        (("view", "none", "-o", "x.png"), "no data set"),
+    ],
+)
+def test_mistakes_end_as_short_errors(
+    clip: Path, tmp_path: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [argument.format(clip=clip, out=tmp_path / "data") for argument in arguments]
+    with pytest.raises(EdgekitError, match=message) as caught:
+        edgekit(*filled)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_failures_are_listed_by_status(clip: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from edgekit_experts.expert import Expert\n"
+        "from edgekit_runtime.modality import Kind, Modality\n"
+        "class Mine(Expert):\n"
+        "    def produces(self, inputs): return Modality('mine', Kind.IMAGE, 3)\n"
+        "    def compute(self, batch):\n"
+        "        if batch.first == 3: raise MemoryError('too large')\n"
+        "        return batch.frames\n"
+    )
+    config = tmp_path / "experts.toml"
+    config.write_text(f'[mine]\nexpert = "{mine}:Mine"\n')
+    document = json.loads(edgekit("extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "3:6", "--json"))
+    assert document["failed"] == 1
+    assert document["videos"][0]["modalities"][0]["failures"] == {"3": "MemoryError: too large"}
+
+
+def test_view_writes_what_its_ending_says(clip: Path, tmp_path: Path) -> None:
+    edgekit("extract", clip, "-o", tmp_path / "data", "--frames", "0:4")
+    document = json.loads(edgekit("view", tmp_path / "data", "-o", tmp_path / "x.png", "--frame", "2", "--json"))
+    assert document["modalities"] == ["rgb", "hsv", "dis_flow", "canny"]
+    edgekit("view", tmp_path / "data", "-o", tmp_path / "x.mp4", "--frames", "0:4", "--only", "rgb,canny")
+    assert (tmp_path / "x.png").stat().st_size > 1000
+    assert (tmp_path / "x.mp4").stat().st_size > 1000
+    for arguments, message in (
+        (("x.gif",), "neither .png nor .mp4"),
+        (("x.png", "--frame", "70"), "has 70 frames"),
+        (("x.mp4", "--frames", "80:90"), "has 70 frames"),
+        (("x.png", "--video", "clop"), "no video 'clop'"),
+        (("x.png", "--only", "rbg"), "no modality 'rbg'"),
+    ):
+        with pytest.raises(EdgekitError, match=message):
+            edgekit("view", tmp_path / "data", "-o", *arguments)
+
+
+def test_import_and_export(clip: Path, tmp_path: Path) -> None:
+    edgekit("extract", clip, "-o", tmp_path / "data", "--only", "canny")
+    exported = json.loads(edgekit("export", tmp_path / "data", "-o", tmp_path / "npz", "--json"))
+    assert exported["files"] == 70
+    imported = json.loads(edgekit("import", "vre", tmp_path / "npz", "-o", tmp_path / "again", "--json"))
+    assert (imported["done"], imported["videos"][0]["name"]) == (70, "clip")
+
+
+def test_experts_are_listed_and_drawn() -> None:
+    listed = {row["name"] for row in json.loads(edgekit("experts", "--json"))["experts"]}
+    assert {"rgb", "hsv", "canny", "dis_flow", "normals", "label_map", "majority_vote"} <= listed
+    assert "majority_vote" in edgekit("experts")
+    assert edgekit("experts", "graph").startswith("graph LR")
+
+
+def test_a_flight_takes_the_set_of_the_world(tmp_path: Path) -> None:
+    document = json.loads(edgekit("extract", "world:5?frames=3&size=96x160", "-o", tmp_path / "data", "--json"))
+    rows = {row["name"]: row for row in document["videos"][0]["modalities"]}
+    assert {"rgb", "labels", "vote", "simulated_depth", "normals", "dis_flow"} <= rows.keys()
+    assert all(row["done"] == 3 for row in rows.values())
+    assert rows["labels"]["truth"]
+    assert not rows["vote"]["truth"]

@@ -1,0 +1,76 @@
+"""Importing the runtime promises little and costs little."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgekit_runtime
+
+
+def test_exported_names_are_exactly_these():
+    assert edgekit_runtime.__all__ == [
+        "Bundle",
+        "BundleError",
+        "EdgekitError",
+        "EngineError",
+        "Frame",
+        "Kind",
+        "Loop",
+        "Manifest",
+        "Modality",
+        "Model",
+        "Overlay",
+        "Result",
+        "Sink",
+        "SinkError",
+        "Source",
+        "SourceError",
+        "SourceState",
+        "Stats",
+        "Taxonomy",
+        "Timing",
+        "UsageError",
+        "__version__",
+        "colourise",
+        "load",
+        "open_bundle",
+        "open_sink",
+        "open_source",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize("name", edgekit_runtime.__all__)
+def test_every_exported_name_is_there_and_explains_itself(name: str):
+    value = getattr(edgekit_runtime, name)
+    assert name == "__version__" or value.__doc__ or issubclass(value, edgekit_runtime.EdgekitError)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        edgekit_runtime.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["edgekit_runtime", "edgekit_runtime.app", "edgekit_runtime.cli"])
+def test_import_brings_no_engine_and_no_torch(module: str):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'torch', 'openvino', 'onnxruntime', 'onnx', 'av', 'zarr', 'typer', 'rich', 'pydantic', 'nncf'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_bare_import_brings_not_even_opencv():
+    code = "import sys, edgekit_runtime; print('cv2' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
+
+
+def test_package_is_typed():
+    assert (Path(edgekit_runtime.__file__).parent / "py.typed").is_file()

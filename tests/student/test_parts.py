@@ -1,0 +1,121 @@
+"""Masks, encodings, losses, metrics, batches, augmentation: each as it is promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit_runtime.modality import Kind, Modality, Taxonomy
+from edgekit_student.augment import augment
+from edgekit_student.batches import batch_indices
+from edgekit_student.encoding import decode, encode
+from edgekit_student.losses import modality_loss
+from edgekit_student.masking import sample_masks
+from edgekit_student.metrics import class_iou, confusion, miou, pixel_accuracy
+from edgekit_student.settings import Augmentation
+
+SCENE = Taxonomy("scene", ("ground", "sky", "thing"), ((0, 255, 0), (0, 255, 255), (255, 0, 0)))
+LABELS = Modality("labels", Kind.LABELS, taxonomy=SCENE)
+
+
+def test_masks_always_leave_something_visible() -> None:
+    masks = sample_masks(2000, ["a", "b", "c"], hide=0.9, generator=torch.Generator().manual_seed(0))
+    assert masks.any(dim=1).all()
+    assert 0.1 < masks.float().mean() < 0.5
+
+
+def test_a_modality_that_must_be_seen_is_never_masked() -> None:
+    masks = sample_masks(200, ["a", "b"], hide=0.9, always_visible=["b"], generator=torch.Generator().manual_seed(0))
+    assert masks[:, 1].all()
+    assert not masks[:, 0].all()
+
+
+def test_labels_become_one_channel_per_class_and_ignored_pixels_none() -> None:
+    ids = torch.tensor([[[[0], [2]], [[255], [1]]]], dtype=torch.uint8)
+    encoded = encode(LABELS, ids, {})
+    assert encoded.values[0, :, 0, 1].tolist() == [0, 0, 1]
+    assert encoded.values[0, :, 1, 0].tolist() == [0, 0, 0]
+    assert encoded.valid[0, 0].tolist() == [[True, True], [False, True]]
+
+
+def test_holes_in_depth_are_zero_and_do_not_count() -> None:
+    depth = Modality("depth", Kind.DEPTH, dtype="float16")
+    array = torch.tensor([[[[10.0], [float("nan")]]]])
+    statistics = {"depth": {"mean": [6.0], "std": [2.0]}}
+    encoded = encode(depth, array, statistics)
+    assert encoded.values.flatten().tolist() == [2.0, 0.0]
+    assert encoded.valid.flatten().tolist() == [True, False]
+    assert decode(depth, encoded.values, statistics).flatten().tolist() == [10.0, 6.0]
+    assert modality_loss(depth, torch.full((1, 1, 1, 2), 3.0), encoded).item() == 1.0
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_the_loss_of_each_kind_falls_to_its_least_at_the_truth(kind: Kind) -> None:
+    torch.manual_seed(0)
+    if kind is Kind.LABELS:
+        modality, array = LABELS, torch.randint(0, 3, (1, 8, 8, 1), dtype=torch.uint8)
+        perfect = 50 * (encode(modality, array, {}).values - 0.5)
+    else:
+        channels = {Kind.IMAGE: 3, Kind.NORMALS: 3, Kind.FLOW: 2}.get(kind, 1)
+        modality = Modality("x", kind, channels=channels)
+        array = torch.randint(0, 2, (1, 8, 8, channels)).float() + 0.5 * (kind is Kind.NORMALS)
+        array = array * 255 if kind is Kind.EDGES else array
+        statistics = {"x": {"mean": [0.0] * channels, "std": [1.0] * channels}}
+        values = encode(modality, array, statistics).values
+        perfect = 50 * (values - 0.5) if kind in (Kind.EDGES, Kind.MASK) else values
+    statistics = {"x": {"mean": [0.0] * modality.channels, "std": [1.0] * modality.channels}}
+    target = encode(modality, array, statistics)
+    best = modality_loss(modality, perfect, target)
+    worse = modality_loss(modality, perfect + 3 * torch.randn_like(perfect) * perfect.abs().amax(), target)
+    assert best < 0.01
+    assert worse > best + 0.1
+
+
+def test_miou_counts_classes_of_the_target_only_and_ignores_what_is_to_be_ignored() -> None:
+    target = np.array([[0, 0, 1, 255]], np.uint8)
+    prediction = np.array([[0, 1, 1, 2]], np.uint8)
+    table = confusion(prediction, target, classes=3, ignore=255)
+    assert table.sum() == 3
+    assert class_iou(table)[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(class_iou(table)[2])
+    assert miou(table) == 0.5
+    assert pixel_accuracy(table) == pytest.approx(2 / 3)
+
+
+def test_a_prediction_outside_the_classes_is_an_error_of_its_target() -> None:
+    table = confusion(np.array([9, 0]), np.array([0, 0]), classes=2, ignore=255)
+    assert pixel_accuracy(table) == 0.5
+    assert class_iou(table)[0] == 0.5
+
+
+def test_an_epoch_shows_every_sample_once_and_ranks_share_it() -> None:
+    seen = [i for step in range(5) for rank in range(2) for i in batch_indices(20, step, 2, 7, rank=rank, world=2)]
+    assert sorted(seen) == list(range(20))
+    assert batch_indices(20, 3, 2, seed=7) == batch_indices(20, 3, 2, seed=7)
+
+
+def test_augmentation_moves_all_modalities_alike() -> None:
+    rng = np.random.default_rng(1)
+    ids = np.repeat(np.repeat(rng.integers(0, 3, (8, 12, 1)), 16, 0), 16, 1).astype(np.uint8)
+    rgb = np.repeat(ids * 100, 3, axis=-1)
+    modalities = {"rgb": Modality("rgb", Kind.IMAGE, channels=3), "labels": LABELS}
+    settings = Augmentation(crop=(64, 96), brightness=0, contrast=0, saturation=0)
+    for seed in range(5):
+        out = augment({"rgb": rgb, "labels": ids}, modalities, settings, np.random.default_rng(seed))
+        assert out["rgb"].shape == (64, 96, 3)
+        agreement = (np.rint(out["rgb"][..., :1] / 100).astype(np.uint8) == out["labels"]).mean()
+        assert agreement > 0.97
+
+
+def test_a_mirrored_flow_points_the_other_way() -> None:
+    flow = np.ones((32, 32, 2), np.float32)
+    modalities = {"flow": Modality("flow", Kind.FLOW, channels=2, dtype="float32")}
+    settings = Augmentation(crop=None, scale=(2.0, 2.0))
+    signs = {
+        tuple(np.sign(augment({"flow": flow}, modalities, settings, np.random.default_rng(seed))["flow"][0, 0]))
+        for seed in range(12)
+    }
+    assert signs == {(1, 1), (-1, 1)}
+    doubled = augment({"flow": flow}, modalities, settings, np.random.default_rng(0))["flow"]
+    assert np.allclose(np.abs(doubled), 2.0)

@@ -1,0 +1,150 @@
+"""From a data set in the store to a scored student: the road that `train`, `distill` and `eval` take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.commands.training import score_model
+from edgekit_experts.dataset import Dataset
+from edgekit_runtime.errors import CheckpointError, DataError, UsageError
+from edgekit_student.checkpoint import WEIGHTS, read_config, read_weights
+from edgekit_student.distill import distill
+from edgekit_student.fit import STATE, Progress
+from edgekit_student.phg_mae import PHGMAE, load_phg_mae
+from edgekit_student.settings import DistillSettings, TrainSettings, read_settings
+from edgekit_student.student import load_student
+from edgekit_student.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::UserWarning:lightning")
+
+
+def short(steps: int, **more: object) -> TrainSettings:
+    return read_settings(
+        TrainSettings,
+        None,
+        network="edge-150k",
+        augmentation__crop=(64, 96),
+        optimisation__steps=steps,
+        optimisation__batch=4,
+        optimisation__ema=0.9,
+        **more,
+    )
+
+
+def trained(scene: Path, run: Path, settings: TrainSettings, **options: object) -> PHGMAE:
+    return train(Dataset.open(scene), scene, run, settings, device="cpu", **options)
+
+
+def test_the_road_from_experts_to_a_student_that_beats_a_blind_one(scene: Path, tmp_path: Path) -> None:
+    data = Dataset.open(scene)
+    run, folder = tmp_path / "run", tmp_path / "student"
+    teacher = trained(scene, run, short(60))
+    assert "labels" not in [modality.name for modality in teacher.config.inputs + teacher.config.outputs]
+    settings = read_settings(
+        DistillSettings,
+        None,
+        network="edge-150k",
+        ensemble__members=3,
+        augmentation__crop=(64, 96),
+        optimisation__steps=80,
+        optimisation__batch=4,
+        optimisation__ema=0.9,
+    )
+    distill(load_phg_mae(run), data, scene, folder, settings, parent="run", device="cpu")
+    student = load_student(folder)
+    assert student.config.outputs[0].name == "labels"
+    assert student.config.provenance["parent"] == "run"
+    blind = score_model("expert:blind_expert", data, "val")
+    score = score_model(str(folder), data, "val")
+    assert blind.per_class["thing"] == 0
+    assert score.miou > blind.miou
+    assert score_model(str(run), data, "val", members=4, mirror=True).miou > blind.miou
+
+
+def test_a_resumed_training_ends_with_the_same_weights(scene: Path, tmp_path: Path) -> None:
+    settings = short(6, optimisation__checkpoint_every=3)
+    trained(scene, tmp_path / "whole", settings)
+
+    class KilledError(Exception):
+        pass
+
+    def kill(state: Progress) -> None:
+        if state.step == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trained(scene, tmp_path / "parts", settings, on_progress=kill)
+    assert (tmp_path / "parts" / STATE).exists()
+    trained(scene, tmp_path / "parts", settings, resume=True)
+    whole, parts = read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_resuming_with_other_settings_is_refused(scene: Path, tmp_path: Path) -> None:
+    def kill(state: Progress) -> None:
+        if state.step == 2:
+            raise KeyError
+
+    settings = short(4, optimisation__checkpoint_every=1)
+    with pytest.raises(KeyError):
+        trained(scene, tmp_path / "run", settings, on_progress=kill)
+    with pytest.raises(CheckpointError, match="other optimisation settings"):
+        trained(scene, tmp_path / "run", short(5, optimisation__checkpoint_every=1), resume=True)
+
+
+def test_a_finished_training_is_not_overwritten(scene: Path, tmp_path: Path) -> None:
+    trained(scene, tmp_path / "run", short(1))
+    with pytest.raises(UsageError, match="finished"):
+        trained(scene, tmp_path / "run", short(1))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_damaged_weights_are_refused(scene: Path, tmp_path: Path, damage: str) -> None:
+    trained(scene, tmp_path / "run", short(1))
+    path = tmp_path / "run" / WEIGHTS
+    payload = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(payload[: len(payload) // 2])
+    elif damage == "changed":
+        payload[-5] ^= 1
+        path.write_bytes(payload)
+    else:
+        path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_phg_mae(tmp_path / "run")
+
+
+def test_a_phg_mae_is_no_student_and_the_hint_says_what_to_do(scene: Path, tmp_path: Path) -> None:
+    trained(scene, tmp_path / "run", short(1))
+    with pytest.raises(CheckpointError, match="distill"):
+        load_student(tmp_path / "run")
+    assert read_config(tmp_path / "run").kind == "phg-mae"
+
+
+def test_a_split_without_labels_cannot_be_scored(scene: Path) -> None:
+    with pytest.raises(DataError, match="no labels"):
+        score_model("expert:vote", Dataset.open(scene), "test")
+
+
+def test_an_unknown_modality_is_named_with_what_there_is(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="blind_expert"):
+        trained(scene, tmp_path / "run", short(1, target="votes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[train.optimisation]\nstep = 3", "Did you mean 'steps'"),
+        ("[train]\nnetwrk = 'x'", "Did you mean 'network'"),
+        ("[train.optimisation]\nbatch = 0", "optimisation.batch"),
+        ("[train", "not valid TOML"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_settings(TrainSettings, path)

@@ -1,0 +1,230 @@
+"""`edgekit build`: what ships runs, agrees with PyTorch, passed the gate, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.build import Built, build
+from edgekit.candidates import make_candidate
+from edgekit.export import Exporter
+from edgekit.material import gather
+from edgekit.profiles import Profile, load_profile
+from edgekit_experts.taxonomies import CAMVID, DRONESCAPES
+from edgekit_runtime import load
+from edgekit_runtime.errors import BuildError, CheckpointError
+from edgekit_student.student import load_student
+
+
+def test_the_bundle_runs_and_agrees_with_pytorch(
+    built: Built, student_folder: Path, profile: Profile, flight_frames: tuple[np.ndarray, np.ndarray]
+) -> None:
+    exporter = Exporter(load_student(student_folder), profile)
+    with load(built.bundle) as model:
+        for rgb in flight_frames[0][:4]:
+            bgr = np.ascontiguousarray(rgb[..., ::-1])
+            labels = model(bgr).labels
+            assert labels is not None
+            assert labels.shape == (24, 40)
+            assert np.mean(labels == exporter.reference(bgr)) > 0.9
+
+
+def test_every_engine_of_the_bundle_gives_the_same_classes(
+    built: Built, flight_frames: tuple[np.ndarray, np.ndarray]
+) -> None:
+    assert [variant.engine for variant in built.manifest.variants] == ["openvino", "onnxruntime"]
+    bgr = np.ascontiguousarray(flight_frames[0][0][..., ::-1])
+    with load(built.bundle, engine="openvino") as first, load(built.bundle, engine="onnxruntime") as second:
+        assert np.mean(first(bgr).labels == second(bgr).labels) > 0.9
+
+
+def test_the_manifest_has_the_whole_table_and_where_everything_comes_from(built: Built) -> None:
+    rows = {(row["engine"], row["precision"]): row for row in built.candidates}
+    assert {precision for engine, precision in rows if engine == "onnxruntime"} == {"int8", "fp32"}
+    assert rows["openvino", "fp32"]["accuracy_drop"] == 0
+    assert rows["openvino", "fp32"]["agreement"] > 0.995
+    chosen = [row for row in rows.values() if row["chosen"]]
+    assert len(chosen) == 1
+    assert chosen[0]["p50_ms"] == min(
+        row["p50_ms"] for row in rows.values() if row["engine"] == "openvino" and not row["rejected"]
+    )
+    provenance = built.manifest.provenance
+    assert len(provenance["data"]["calibration_sha256"]) == 12
+    assert {"edgekit", "openvino", "nncf", "torch"} <= provenance["tools"].keys()
+    assert str(Path.home()) not in built.manifest.to_json()
+
+
+def test_labels_are_judged_by_where_there_are_any(built: Built) -> None:
+    assert built.candidates[0]["accuracy_metric"] == "miou"
+    assert 0.05 < built.candidates[0]["accuracy"] < 1
+
+
+def test_int8_that_ruins_accuracy_does_not_ship(
+    fragile_student_folder: Path, profile: Profile, data: Path, tmp_path: Path
+) -> None:
+    built = build(fragile_student_folder, profile, tmp_path, data)
+    rows = {row["precision"]: row for row in built.candidates if row["engine"] == "openvino"}
+    assert "points of mIoU" in rows["int8"]["rejected"]
+    assert built.manifest.variants[0].precision in ("bf16", "fp32")
+    assert all(variant.precision != "int8" for variant in built.manifest.variants)
+
+
+def test_when_nothing_passes_the_build_fails_says_by_how_much_and_writes_nothing(
+    fragile_student_folder: Path, profile: Profile, data: Path, tmp_path: Path
+) -> None:
+    only_int8 = profile.model_copy(update={"precisions": ("int8",), "fallback_engine": None})
+    with pytest.raises(BuildError, match=r"int8 loses \d+\.\d+ points of mIoU, 0.5 are allowed"):
+        build(fragile_student_folder, only_int8, tmp_path, data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_inputs_give_equal_bytes(student_folder: Path, profile: Profile, data: Path) -> None:
+    """What is written with them is sorted and dated by the manifest alone: see test_bundle_writing."""
+    frames = gather(data, DRONESCAPES, (96, 160), 4, 1).calibration
+
+    def forms() -> list[dict[str, bytes]]:
+        exporter = Exporter(load_student(student_folder), profile)
+        return [dict(make_candidate(exporter, engine, "int8", frames).files) for engine in profile.engines]
+
+    assert forms() == forms()
+
+
+def test_a_data_set_calibrates_and_its_val_split_judges(built: Built) -> None:
+    provenance = built.manifest.provenance["data"]
+    assert provenance["kind"] == "dataset"
+    assert (provenance["calibration_frames"], provenance["judged_frames"]) == (12, 8)
+
+
+def test_without_labels_in_the_students_classes_candidates_are_compared_with_fp32(
+    student_folder: Path,
+    profile: Profile,
+    flight_frames: tuple[np.ndarray, np.ndarray],
+    make_dataset: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    data = make_dataset(tmp_path / "data", *flight_frames, CAMVID)
+    floats = profile.model_copy(update={"precisions": ("bf16", "fp32"), "fallback_engine": None})
+    rows = {row["precision"]: row for row in build(student_folder, floats, tmp_path / "out", data).candidates}
+    assert rows["fp32"]["accuracy_metric"] == "miou against fp32"
+    assert rows["fp32"]["accuracy"] == 1.0
+    assert 0.5 < rows["bf16"]["accuracy"] <= 1.0
+
+
+def test_generic_cpu_builds_for_onnx_runtime_alone(student_folder: Path, data: Path, tmp_path: Path) -> None:
+    small = tmp_path / "any.toml"
+    small.write_text(
+        'inherits = "generic-cpu"\ninput_size = [96, 160]\ncalibration_frames = 4\njudged_frames = 4\nthreads = 1\n'
+    )
+    built = build(student_folder, load_profile(small), tmp_path / "out", data)
+    assert {variant.engine for variant in built.manifest.variants} == {"onnxruntime"}
+    assert built.manifest.variants[0].config["intra_op_threads"] == 1
+
+
+def test_with_nothing_said_the_newest_student_and_the_world_are_taken_and_named(
+    edgekit: Callable[..., Any], student_folder: Path, profile_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(student_folder.parent)
+    answer = edgekit("build", "--profile", profile_file, "--json")
+    assert answer.status == 0
+    assert "Student: student" in answer.err
+    assert "the synthetic world (labels)" in answer.err
+    document = json.loads(answer.out)
+    assert document["bundle"] == "build/small/edge-150k.edgekit"
+    assert Path(document["bundle"]).is_file()
+    assert {"precision", "p50_ms", "accuracy", "accuracy_drop", "chosen"} <= document["candidates"][0].keys()
+
+
+def test_a_model_off_the_shelf_is_refused_in_this_version(edgekit: Callable[..., Any]) -> None:
+    answer = edgekit("build", "--profile", "laptop-cpu", "--model", "dpt-large")
+    assert answer.status == 2
+    assert "--model" in answer.err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    student_folder: Path, profile: Profile, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes())
+    text = (student_folder / "config.json").read_text()
+    (other / "config.json").write_text(text.replace("edge-150k", "edge-430k"))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        build(other, profile, tmp_path / "out", None)
+
+
+def test_weights_that_were_cut_short_are_refused(student_folder: Path, profile: Profile, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    short.mkdir()
+    (short / "config.json").write_bytes((student_folder / "config.json").read_bytes())
+    (short / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        build(short, profile, tmp_path / "out", None)
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(
+    edgekit: Callable[..., Any], student_folder: Path, profile_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    answer = edgekit("build", "-p", profile_file, "--student", student_folder, "-o", tmp_path / "file" / "out")
+    assert answer.status == 1
+    assert "cannot be written" in answer.err
+    assert "Rendering" not in answer.err
+    assert len(answer.err.strip().splitlines()) <= 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process there")
+def test_an_interrupted_build_leaves_no_bundle(
+    student_folder: Path, profile_file: Path, data: Path, tmp_path: Path
+) -> None:
+    options = ["--student", student_folder, "--data", data, "-o", tmp_path]
+    command = [sys.executable, "-m", "edgekit", "build", "-p", profile_file, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "Calibrating" in line:
+                break
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+        assert child.wait(30) == 130
+    assert "Interrupted" in rest
+    assert "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_build_opens_no_connection(student_folder: Path, profile_file: Path, data: Path, tmp_path: Path) -> None:
+    """In a home of its own and outside of pytest: NNCF keeps its telemetry off where it sees pytest."""
+    script = textwrap.dedent(
+        f"""
+        import socket, sys
+
+        def refuse(*arguments, **named):
+            print("CONNECTION", arguments, flush=True)
+            raise OSError("no network in this test")
+
+        socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+        from edgekit.cli import main
+        status = main(["build", "-p", {str(profile_file)!r}, "--student", {str(student_folder)!r},
+                       "--data", {str(data)!r}, "-o", {str(tmp_path / "out")!r}])
+        assert sys.modules["openvino_telemetry"] is None
+        sys.exit(status)
+        """
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"HOME": str(home)}
+    child = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert child.returncode == 0, child.stderr
+    assert "CONNECTION" not in child.stdout
+    assert not (home / "intel").exists()

@@ -1,0 +1,51 @@
+"""`edgekit doctor`: findings with what to do, and none of them stops the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from edgekit import doctor
+
+
+def test_findings_are_named_and_explained(edgekit: Callable[..., Any]) -> None:
+    checks = json.loads(edgekit("doctor", "--json").out)["checks"]
+    assert {"python", "cpu", "openvino", "onnxruntime", "opencv wheels", "opencv gui", "disk"} <= {
+        check["name"] for check in checks
+    }
+    for check in checks:
+        assert check.keys() == {"name", "ok", "detail", "hint"}
+        assert check["detail"]
+        assert check["ok"] or check["hint"], check
+    openvino = next(check for check in checks if check["name"] == "openvino")
+    assert "CPU" in openvino["detail"]
+
+
+def test_the_status_says_whether_anything_is_wrong(
+    edgekit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ENOUGH_MB", 1 << 60)
+    answer = edgekit("doctor")
+    assert answer.status == 1
+    assert "free some space" in answer.err
+
+
+def test_a_check_that_fails_is_itself_a_finding() -> None:
+    def broken() -> Iterator[doctor.Check]:
+        yield doctor.Check("fine", True, "")
+        raise ImportError("libGL.so.1: cannot open shared object file")
+
+    (finding,) = doctor._guarded(broken)
+    assert not finding.ok
+    assert "libGL" in finding.detail
+
+
+def test_two_opencv_wheels_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_installed", lambda name: name in ("opencv-python", "opencv-python-headless"))
+    (finding,) = doctor._opencv_wheels()
+    assert not finding.ok
+    assert "opencv-python and opencv-python-headless" in finding.detail
+    assert finding.hint.startswith("pip uninstall")

@@ -1,0 +1,55 @@
+"""The accuracy gate: the fastest that passes ships, and a failure says by how much."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit import gate
+from edgekit.candidates import Candidate, Measured
+from edgekit.profiles import Profile
+from edgekit_runtime.errors import BuildError
+from edgekit_runtime.manifest import Variant
+
+
+def _row(precision: str, ms: float, drop: float = 0.0, agreement: float = 0.99, engine: str = "openvino") -> Measured:
+    candidate = Candidate(Variant(engine, "CPU", precision, "model.xml"), {"model.xml": b"x"})
+    return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, agreement)
+
+
+def test_the_fastest_that_loses_little_enough_ships(profile: Profile) -> None:
+    rows = [_row("int8", 4, drop=0.02), _row("bf16", 7, drop=0.003), _row("fp32", 20)]
+    assert gate.require(rows, profile) is rows[1]
+
+
+def test_int8_that_is_slower_does_not_ship(profile: Profile) -> None:
+    rows = [_row("int8", 158), _row("fp32", 105)]
+    assert gate.require(rows, profile) is rows[1]
+
+
+def test_a_candidate_that_is_not_the_network_does_not_ship_however_well_it_scores(profile: Profile) -> None:
+    rows = [_row("int8", 4, drop=-0.01, agreement=0.5), _row("fp32", 20)]
+    assert gate.require(rows, profile) is rows[1]
+
+
+def test_exactly_the_allowed_drop_passes(profile: Profile) -> None:
+    assert gate.verdict(_row("int8", 4, drop=0.005), profile) == ""
+    assert "0.60 points" in gate.verdict(_row("int8", 4, drop=0.006), profile)
+
+
+def test_the_baseline_ships_only_where_the_profile_lists_it(profile: Profile) -> None:
+    only_int8 = profile.model_copy(update={"precisions": ("int8",)})
+    with pytest.raises(BuildError, match=r"openvino int8 loses 2.00 points of mIoU, 0.5 are allowed") as caught:
+        gate.require([_row("int8", 4, drop=0.02), _row("fp32", 20)], only_int8)
+    assert "fp32" in caught.value.hint
+
+
+def test_the_fallback_is_chosen_by_the_same_rule_and_may_be_absent(profile: Profile) -> None:
+    rows = [_row("int8", 4), _row("int8", 9, drop=0.1, engine="onnxruntime"), _row("fp32", 30, engine="onnxruntime")]
+    assert gate.choose(rows, profile, "onnxruntime") is rows[2]
+    assert gate.choose(rows[:2], profile, "onnxruntime") is None
+
+
+def test_an_export_that_differs_from_pytorch_stops_the_build() -> None:
+    gate.check_export(_row("fp32", 20, agreement=0.999))
+    with pytest.raises(BuildError, match=r"differs from PyTorch: 93\.00%"):
+        gate.check_export(_row("fp32", 20, agreement=0.93))

@@ -1,0 +1,80 @@
+"""Writing bundles: a folder or one `.edgekit` zip that is there whole or not at all.
+
+Equal contents give equal bytes: entries are sorted and carry no time of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from edgekit_runtime.digest import digest_bytes
+from edgekit_runtime.errors import BuildError
+from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
+
+SUFFIX = ".edgekit"
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_PLAIN_FILE = 0o100644 << 16
+
+
+def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """Size and SHA-256 of every file, as the manifest lists them."""
+    return {name: digest_bytes(data) for name, data in sorted(files.items())}
+
+
+def write_folder(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """An unpacked bundle in a new folder; for places that nobody else looks at while it is written."""
+    folder.mkdir(parents=True)
+    for name, data in {MANIFEST: manifest.to_json().encode(), **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """One `.edgekit` file, replaced in one step. Raises BuildError when it cannot be written."""
+    contents = {MANIFEST: manifest.to_json().encode(), **files}
+    with _writing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        for name, data in sorted(contents.items()):
+            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = _PLAIN_FILE
+            entry.create_system = 3  # Unix, wherever it was written
+            archive.writestr(entry, data, compresslevel=9)
+
+
+def check_writable(path: Path) -> None:
+    """Fails now, not after the minutes of a build, when `path` cannot be written. Raises BuildError."""
+    with _writing(path, keep=False) as partial:
+        partial.write_bytes(b"")
+
+
+@contextlib.contextmanager
+def _writing(path: Path, *, keep: bool = True) -> Iterator[Path]:
+    """A name beside `path` to write to; it becomes `path` at the end, or nothing after any failure."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise BuildError(f"{path} is a folder.", hint="Remove it, or choose another place with -o DIR.")
+        yield partial
+        if keep:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except OSError as error:
+        free = ""
+        if error.errno == errno.ENOSPC:
+            free = f" ({shutil.disk_usage(path.parent).free >> 20} MB are free)"
+        raise BuildError(
+            f"{path} cannot be written: {(error.strerror or str(error)).lower()}{free}.",
+            hint="Choose another place with -o DIR." if not free else "Free some space, or choose another -o DIR.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,220 @@
+"""Candidates: forms of one deploy graph, each compiled, timed and scored exactly as the runtime would run it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle import file_entries, write_folder
+from edgekit.export import Exporter
+from edgekit.material import Judged
+from edgekit.profiles import EngineName, Precision, Profile
+from edgekit.quantise import Frames, quantise
+from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.engines import open_engine
+from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.errors import EngineError
+from edgekit_runtime.manifest import Manifest, Variant
+from edgekit_runtime.modality import Taxonomy
+from edgekit_student.metrics import Confusion, confusion, miou
+
+WARM_UP = 8
+BLOCKS, BLOCK = 12, 5
+TIMING_SECONDS = 8.0
+BASELINE: Precision = "fp32"
+
+ClassMap = npt.NDArray[np.uint8]
+Milliseconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form of the graph: its files by name in the bundle and the variant that opens them."""
+
+    variant: Variant
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        return f"{self.variant.engine} {self.variant.precision}"
+
+    @property
+    def size(self) -> int:
+        return sum(len(data) for data in self.files.values())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found out about a candidate on this machine.
+
+    `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
+    the baseline. `agreement` is the share of pixels of the golden frames whose class is PyTorch's.
+    """
+
+    candidate: Candidate
+    p50_ms: float
+    p95_ms: float
+    miou: float
+    drop: float
+    agreement: float
+
+
+def make_candidate(exporter: Exporter, engine: EngineName, precision: Precision, calibration: Frames) -> Candidate:
+    """Exports (and quantises) one form. Raises BuildError."""
+    if engine == "onnxruntime":
+        return _onnx_candidate(exporter, precision, calibration)
+    return _openvino_candidate(exporter, precision, calibration)
+
+
+def unsupported(engine: EngineName, precision: Precision) -> str:
+    """Why this machine would not really run that precision; empty when it does."""
+    if engine == "openvino" and precision == "bf16":
+        import openvino
+
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return "this CPU has no bfloat16"
+    return ""
+
+
+def _openvino_candidate(exporter: Exporter, precision: Precision, calibration: Frames) -> Candidate:
+    import openvino
+
+    model = exporter.openvino()
+    if precision == "int8":
+        model = quantise(model, calibration)
+    _name_plainly(model)
+    stem = f"openvino/{precision}/model"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
+        files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # What is not INT8 in an INT8 graph is bfloat16 where the CPU has it; OpenVINO ignores the hint elsewhere.
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+    }
+    if exporter.profile.threads:
+        config["INFERENCE_NUM_THREADS"] = exporter.profile.threads
+    return Candidate(Variant("openvino", "CPU", precision, f"{stem}.xml", config), files)
+
+
+def _name_plainly(model: Any) -> None:
+    """Names by position: the automatic ones count on through a process, so no two builds would be equal."""
+    model.set_friendly_name("edgekit")
+    for number, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    for section in list(model.get_rt_info()):
+        del model.get_rt_info()[section]
+
+
+def _onnx_candidate(exporter: Exporter, precision: Precision, calibration: Frames) -> Candidate:
+    model = exporter.onnx()
+    if precision == "int8":
+        model = quantise(model, calibration)
+    name = f"onnxruntime/{precision}/model.onnx"
+    config: dict[str, Any] = {"providers": ["CPUExecutionProvider"]}
+    if exporter.profile.threads:
+        config["intra_op_threads"] = exporter.profile.threads
+    variant = Variant("onnxruntime", "CPU", precision, name, config)
+    return Candidate(variant, {name: model.SerializeToString(deterministic=True)})
+
+
+@contextmanager
+def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
+    """Every candidate opened by the runtime's own engines, from a trial bundle; and why others could not be.
+
+    Yields engines and reasons by `Candidate.key`.
+    """
+    files = {name: data for candidate in candidates for name, data in candidate.files.items()}
+    manifest = Manifest(
+        name="trial",
+        profile=exporter.profile.name,
+        created="now",
+        input=exporter.input,
+        outputs=exporter.outputs,
+        variants=tuple(candidate.variant for candidate in candidates),
+        files=file_entries(files),
+    )
+    engines: dict[str, Engine] = {}
+    refused: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as folder:
+        write_folder(Path(folder) / "bundle", manifest, files)
+        bundle = open_bundle(Path(folder) / "bundle")
+        try:
+            for candidate in candidates:
+                try:
+                    engines[candidate.key] = open_engine(bundle, candidate.variant)
+                except EngineError as error:
+                    refused[candidate.key] = str(error.args[0])
+            yield engines, refused
+        finally:
+            for engine in engines.values():
+                engine.close()
+
+
+def time_engines(
+    engines: Mapping[str, Engine], images: Sequence[npt.NDArray[np.uint8]], advance: Callable[[], None]
+) -> dict[str, Milliseconds]:
+    """Milliseconds of single inferences by engine, after a warm-up.
+
+    Blocks are interleaved (A B C, A B C, …), so that what else the machine does hits all alike. Give the forms for
+    one library at a time: idle threads of ONNX Runtime spin and would slow down whatever is timed after them.
+    """
+    for engine in engines.values():
+        for _ in range(WARM_UP):
+            engine.infer(images[0][None])
+    spent: dict[str, list[float]] = {key: [] for key in engines}
+    deadline = time.monotonic() + TIMING_SECONDS
+    for number in range(BLOCKS):
+        for key, engine in engines.items():
+            for step in range(BLOCK + 1):
+                image = images[(number + step) % len(images)][None]
+                started = time.perf_counter()
+                engine.infer(image)
+                if step:  # the first one finds the caches full of the previous engine's weights
+                    spent[key].append((time.perf_counter() - started) * 1e3)
+        advance()
+        if time.monotonic() > deadline and number >= 2:
+            break
+    return {key: np.asarray(values) for key, values in spent.items()}
+
+
+def class_maps(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[ClassMap]:
+    """uint8 `(h, w)` for each image; copies, the engine's memory is its own."""
+    return [engine.infer(image[None])["labels"][0].astype(np.uint8) for image in images]
+
+
+def score(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> float:
+    """mIoU 0..1 at the targets' resolution: class maps are enlarged as the overlay does it, by nearest pixel."""
+    classes = len(taxonomy)
+    total: Confusion = np.zeros((classes, classes + 1), np.int64)
+    for found, target in zip(maps, targets, strict=True):
+        enlarged = found
+        if found.shape != target.shape:
+            size = (target.shape[1], target.shape[0])
+            enlarged = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST))
+        total = total + confusion(enlarged, target, classes, taxonomy.ignore)
+    return miou(total)
+
+
+def targets_of(judged: Sequence[Judged], baseline: Sequence[ClassMap]) -> list[ClassMap]:
+    """Labels where every frame has them, else the baseline's own class maps."""
+    labels = [frame.labels for frame in judged if frame.labels is not None]
+    return labels if len(labels) == len(judged) else list(baseline)
+
+
+def ladder(profile: Profile) -> list[tuple[EngineName, Precision]]:
+    """What to try, in the profile's order; the baseline is always there, to compare with."""
+    steps = [(engine, precision) for engine in profile.engines for precision in profile.ladder(engine)]
+    if (profile.engine, BASELINE) not in steps:
+        steps.append((profile.engine, BASELINE))
+    return steps

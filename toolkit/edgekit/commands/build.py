@@ -1,0 +1,198 @@
+"""`edgekit build`, `bench` and `profiles`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.console import console, emit
+from edgekit_runtime.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from edgekit.build import Built
+    from edgekit.profiles import Profile
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("build")(build)
+    app.command("bench")(bench)
+    app.command("profiles")(profiles)
+
+
+def build(
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", metavar="NAME", help="Device profile: a name or a .toml file.")
+    ],
+    student: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Student checkpoint; else the newest one below this folder.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An off-the-shelf model; not in this version.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Data set to calibrate and judge with; else the student's.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the bundle; else build/PROFILE.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Turn a student into the fastest bundle that is as accurate as the profile asks."""
+    from edgekit.profiles import load_profile
+
+    if model is not None:
+        raise UsageError(
+            "--model: off-the-shelf models cannot be built by this version.", hint="Build a student with --student DIR."
+        )
+    target = load_profile(profile)
+    # Only now what takes seconds to import: a misspelt profile is answered at once.
+    from edgekit.build import build as build_bundle
+    from edgekit.locate import BUILD_FOLDER, find_data, find_student
+    from edgekit_student.checkpoint import read_config
+
+    folder = student or find_student(Path.cwd())
+    if student is None:
+        console.print(f"Student: {_short(folder)} (the newest; --student takes another)", markup=False)
+    if data is None:
+        data = find_data(read_config(folder), folder)
+    elif not data.exists():
+        raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
+    built = build_bundle(
+        folder, target, output or BUILD_FOLDER / target.name, data, lambda text: console.print(text, markup=False)
+    )
+    if json:
+        emit(_document(built))
+    else:
+        _show(built)
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle that `edgekit build` wrote.")],
+    frames: Annotated[int, typer.Option(min=10, max=100_000, help="Inferences to time.")] = 300,
+    json: Json = False,
+) -> None:
+    """Measure a bundle here: latency, throughput, start and memory, in a process of its own."""
+    from edgekit.bench import measure
+
+    result = measure(bundle, frames)
+    if json:
+        emit(result)
+        return
+    memory = f"{result['rss_mb']:.0f} MB" if result["rss_mb"] else "unknown"
+    console.print(
+        f"{result['engine']}, {result['precision']}, {result['input_size'][1]}x{result['input_size'][0]}: "
+        f"p50 {result['p50_ms']:.2f} ms, p90 {result['p90_ms']:.2f}, p99 {result['p99_ms']:.2f}, "
+        f"{result['fps']:.0f} frames/s\n"
+        f"first result {result['cold_start_s']:.2f} s after the start of the process, memory {memory}",
+        markup=False,
+    )
+
+
+def profiles(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one profile.")] = None,
+    json: Json = False,
+) -> None:
+    """List the device profiles, with a mark at those that this machine can run."""
+    from edgekit.profiles import load_profile, profile_names
+
+    found = [load_profile(name)] if name else [load_profile(each) for each in profile_names()]
+    if json:
+        emit({"profiles": [_profile_table(profile) for profile in found]})
+    elif name:
+        _show_profile(found[0])
+    else:
+        _list_profiles(found)
+
+
+def _document(built: Built) -> dict[str, Any]:
+    return {
+        "bundle": str(built.bundle),
+        "size_bytes": built.bundle.stat().st_size,
+        "profile": built.manifest.profile,
+        "input_size": list(built.manifest.input_size),
+        "data": built.origin,
+        "candidates": [dict(row) for row in built.candidates],
+        "skipped": [vars(skip) for skip in built.skipped],
+        "seconds": round(built.seconds, 1),
+    }
+
+
+def _show(built: Built) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"Candidates for {built.manifest.profile}, input {_by(built.manifest.input_size)}")
+    table.add_column("candidate", no_wrap=True)
+    for title in ("p50 ms", "p95", "mIoU %", "lost", "agree %", "kB"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in built.candidates:
+        verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else row["rejected"]
+        table.add_row(
+            f"{row['engine']} {row['precision']}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p95_ms']:.2f}",
+            f"{100 * row['accuracy']:.2f}",
+            f"{100 * row['accuracy_drop']:.2f}",
+            f"{100 * row['agreement']:.2f}",
+            f"{row['size_bytes'] / 1000:.0f}",
+            verdict,
+            style="bold" if row["chosen"] else None,
+        )
+    console.print(table)
+    for skip in built.skipped:
+        console.print(f"Not tried: {skip.engine} {skip.precision}: {skip.reason}.", markup=False)
+    if built.candidates and built.candidates[0]["accuracy_metric"] != "miou":
+        console.print("Without labels, mIoU is agreement with the float32 class maps.")
+    size = built.bundle.stat().st_size / 1e6
+    console.print(
+        f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s\n"
+        f"Next: edgekit run --camera 0 --bundle {built.bundle}",
+        markup=False,
+    )
+
+
+def _profile_table(profile: Profile) -> dict[str, Any]:
+    reason = profile.missing_engine()
+    return {**profile.model_dump(mode="json"), "runs_here": not reason, "reason": reason}
+
+
+def _show_profile(profile: Profile) -> None:
+    for key, value in _profile_table(profile).items():
+        console.print(f"{key:20} {_plain(value)}", markup=False)
+
+
+def _list_profiles(found: list[Profile]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for title in ("here", "profile", "engine", "input", "precisions", ""):
+        table.add_column(title)
+    for profile in found:
+        reason = profile.missing_engine()
+        table.add_row(
+            "no" if reason else "yes",
+            profile.name,
+            profile.engine,
+            _by(profile.input_size),
+            ", ".join(profile.precisions),
+            reason or profile.description,
+        )
+    console.print(table)
+
+
+def _by(size: tuple[int, int]) -> str:
+    """(height, width) as people write it."""
+    return f"{size[1]}x{size[0]}"
+
+
+def _plain(value: object) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where that is shorter."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,327 @@
+"""`edgekit extract`, `import`, `export`, `status`, `view` and `experts`: raw video to a data set, and a look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.console import Advance, console, emit, progress
+from edgekit_runtime.errors import DataError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgekit_experts.config import Config
+    from edgekit_experts.extract import ExtractOptions, ExtractReport, Progress
+    from edgekit_experts.status import Status
+    from edgekit_experts.video import VideoReader
+
+DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="A data set that extract or import made.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="DATA", help="The data set to write to.")]
+ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Which experts: a TOML file.")]
+Split = Annotated[str, typer.Option(help="What the frames are for: train, val or test.")]
+Workers = Annotated[int, typer.Option(min=0, help="Units computed at a time; 0: one per core.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_SHOWN_FAILURES = 5
+
+
+def register(app: typer.Typer) -> None:
+    imports = typer.Typer(no_args_is_help=True, help="Put what other tools wrote into a data set.")
+    imports.command("frames")(import_frames)
+    imports.command("vre")(import_vre)
+    experts = typer.Typer(invoke_without_command=True, help="The experts that there are.")
+    experts.callback()(list_experts)
+    experts.command("graph")(graph)
+    app.command("extract")(extract)
+    app.add_typer(imports, name="import")
+    app.command("export")(export)
+    app.command("status")(status)
+    app.command("view")(view)
+    app.add_typer(experts, name="experts")
+
+
+def extract(
+    videos: Annotated[
+        list[str], typer.Argument(metavar="VIDEO...", help="Files, folders of pictures, or world:SEED?frames=40")
+    ],
+    output: Output,
+    config: ConfigFile = None,
+    only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
+    frames: Annotated[str, typer.Option(metavar="FIRST:END", help="Only these frames, such as 0:500.")] = "",
+    size: Annotated[str, typer.Option(metavar="HxW", help="Bring every frame to this size.")] = "",
+    split: Split = "train",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Make every modality of raw video: decode once, run all experts, write a data set. Resumes by itself."""
+    from edgekit_experts.extract import ExtractOptions
+    from edgekit_experts.video import open_video
+
+    options = ExtractOptions(_names(only), _span(frames), workers, split)
+    wanted_size = _size(size)
+    readers = [open_video(uri, wanted_size) for uri in videos]
+    _run(readers, output, _config(config, videos), options, json)
+
+
+def import_frames(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="DIR/rgb/*, DIR/labels/*, DIR/experts/<name>/*")],
+    output: Output,
+    name: Annotated[str, typer.Option(help="Name of the video; else that of the folder.")] = "",
+    table: Annotated[Path | None, typer.Option(help="What the folders hold: a TOML file.")] = None,
+    fps: Annotated[float, typer.Option(min=0.001, help="Pictures per second.")] = 1.0,
+    split: Split = "train",
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Import a folder of pictures with what other tools said about them, as one video."""
+    from edgekit_experts.extract import ExtractOptions
+    from edgekit_experts.import_frames import open_frames
+
+    opened = open_frames(folder, name=name, table=table, fps=fps)
+    _run([opened.reader], output, opened.config, ExtractOptions(split=split, workers=workers), json)
+
+
+def import_vre(
+    folder: Annotated[Path, typer.Argument(metavar="SRC", help="<SRC>/<representation>/npz/<frame>.npz")],
+    output: Output,
+    taxonomy: Annotated[
+        list[str] | None, typer.Option(metavar="REPRESENTATION=NAME", help="The classes of a label map.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, val or test; else what the folder says.")] = "",
+    json: Json = False,
+) -> None:
+    """Import the per-frame npz files of VRE and Dronescapes."""
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.status import read_status
+    from edgekit_experts.vre import import_vre as read
+
+    taxonomies = dict(_pair(text) for text in taxonomy or ())
+    if not folder.is_dir():
+        raise SourceError(f"There is no folder {folder}.", hint="Check the path.")
+    data = Dataset.create(output)
+    with progress("Import") as advance:
+        read(folder, data, split=split, taxonomies=taxonomies, on_frames=advance)
+    _report(read_status(Dataset.open(output)), None, json)
+
+
+def export(
+    data: DataPath,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new folder.")],
+    layout: Annotated[str, typer.Option("--format", help="vre: one npz file per frame.")] = "vre",
+    json: Json = False,
+) -> None:
+    """Write a data set as files for other tools."""
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.vre import export_vre
+
+    if layout != "vre":
+        raise UsageError(f"Unknown format {layout!r}.", hint="There is one: vre.")
+    opened = Dataset.open(data)
+    total = sum(
+        int(opened.video(name).done(modality).sum())
+        for name in opened.videos
+        for modality in opened.video(name).modalities
+    )
+    with progress("Export", total) as advance:
+        written = export_vre(opened, output, advance)
+    if json:
+        emit({"output": str(output), "files": written})
+    else:
+        console.print(f"{written} files in {output}", markup=False)
+
+
+def status(data: DataPath, json: Json = False) -> None:
+    """Show what is done, missing, failed and stale."""
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.status import read_status
+
+    _report(read_status(Dataset.open(data)), None, json)
+
+
+def view(
+    data: DataPath,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .png or an .mp4 file.")],
+    video: Annotated[str, typer.Option(help="Which video; else the first.")] = "",
+    only: Annotated[str, typer.Option(help="Modalities to show: a,b")] = "",
+    frame: Annotated[int | None, typer.Option(min=0, help="For a picture: which frame; else the middle.")] = None,
+    frames: Annotated[str, typer.Option(metavar="FIRST:END", help="For a video: only these.")] = "",
+    json: Json = False,
+) -> None:
+    """Draw all modalities side by side, as a picture or a video."""
+    from edgekit_experts.collage import shown, write_mp4, write_png
+    from edgekit_experts.dataset import Dataset
+
+    opened = Dataset.open(data)
+    if not opened.videos:
+        raise DataError(f"{data} has no video yet.", hint="Run `edgekit extract` first.")
+    chosen = opened.video(video or opened.videos[0])
+    names = shown(chosen, _names(only))
+    if output.suffix.lower() == ".png":
+        index = chosen.frames // 2 if frame is None else frame
+        if index >= chosen.frames:
+            raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
+        write_png(chosen, index, names, output)
+    elif output.suffix.lower() == ".mp4":
+        first, end = _span(frames)
+        span = range(chosen.frames)[first:end]
+        if not span:
+            raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
+        with progress("View", len(span)) as advance:
+            write_mp4(chosen, span, names, output, advance)
+    else:
+        raise UsageError(f"{output} is neither .png nor .mp4.", hint="The ending decides what is written.")
+    if json:
+        emit({"output": str(output), "video": chosen.name, "modalities": names})
+    else:
+        console.print(f"{output}: {', '.join(names)}", markup=False)
+
+
+def list_experts(context: typer.Context, json: Json = False) -> None:
+    """List the experts that configurations may name."""
+    if context.invoked_subcommand:
+        return
+    from edgekit_experts.registry import find_expert, names
+
+    experts = [find_expert(name) for name in names()]
+    if json:
+        rows = [{"name": e.name, "usage": e.usage(), "summary": e.summary()} for e in experts]
+        emit({"experts": rows})
+        return
+    from rich.table import Table
+
+    table = Table("expert", "what it makes", box=None)
+    for expert in experts:
+        table.add_row(expert.name, expert.summary())
+    _stdout().print(table)
+
+
+def graph(
+    config: ConfigFile = None,
+    world: Annotated[bool, typer.Option("--world", help="The set for the synthetic world.")] = False,
+    only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
+    json: Json = False,
+) -> None:
+    """Draw a configuration as a mermaid graph."""
+    from edgekit_experts.graph import build_graph
+
+    streams: Sequence[Any] = ()
+    if world:
+        from edgekit_experts.world.modalities import TRUTH
+
+        streams = TRUTH
+    built = build_graph(_config(config, ["world:0"] if world else []), streams, _names(only))
+    if json:
+        nodes = {node.name: {"expert": node.declaration.expert, "needs": list(node.inputs)} for node in built.nodes}
+        emit({"modalities": nodes, "mermaid": built.mermaid()})
+    else:
+        typer.echo(built.mermaid(), nl=False)
+
+
+def _config(path: Path | None, sources: Sequence[str]) -> Config:
+    from edgekit_experts.config import DEFAULT, WORLD, load_config, shipped_config
+    from edgekit_experts.video import is_world
+
+    if path is not None:
+        return load_config(path)
+    return shipped_config(WORLD if sources and all(map(is_world, sources)) else DEFAULT)
+
+
+def _run(readers: Sequence[VideoReader], output: Path, config: Config, options: ExtractOptions, json: bool) -> None:
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.extract import extract as run
+    from edgekit_experts.status import read_status
+
+    total = sum(reader.frames for reader in readers) if options.frames == (0, None) else None
+    with progress("Frames", total) as advance:
+        report = run(readers, output, config, options, _progress_reporter(advance))
+    _report(read_status(Dataset.open(output)), report, json)
+
+
+def _progress_reporter(advance: Advance) -> Callable[[Progress], None]:
+    gone: dict[str, int] = {}
+
+    def report(state: Progress) -> None:
+        advance(state.frames - gone.get(state.video, 0), f"{state.video} {state.frames}/{state.total}")
+        gone[state.video] = state.frames
+
+    return report
+
+
+def _report(status: Status, run: ExtractReport | None, json: bool) -> None:
+    if json:
+        document = status.to_dict()
+        document["fps"] = round(run.fps, 2) if run else None
+        if run:
+            document |= {"frames": run.frames, "written": run.written, "seconds": round(run.seconds, 3)}
+        emit(document)
+        return
+    from rich.table import Table
+
+    table = Table("video", "split", "modality", "expert", "done", "missing", "failed", "stale", "MB", box=None)
+    for video in status.videos:
+        name, split = f"{video.name} ({video.frames} frames)", video.split
+        for row in video.modalities:
+            counts = (str(count or "") for count in (row.missing, row.failed, row.stale))
+            size = f"{row.bytes / 1e6:.1f}"
+            table.add_row(name, split, row.name, row.expert, str(row.done), *counts, size)
+            name = split = ""
+    _stdout().print(table)
+    for video in status.videos:
+        for row in video.modalities:
+            for frame, message in list(row.failures.items())[:_SHOWN_FAILURES]:
+                console.print(f"failed: {video.name}, {row.name}, frame {frame}: {message}", markup=False)
+            if row.failed > _SHOWN_FAILURES:
+                console.print(f"… and {row.failed - _SHOWN_FAILURES} more of {row.name}", markup=False)
+    if run and run.frames:
+        console.print(f"{run.frames} frames in {run.seconds:.1f} s, {run.fps:.1f} a second", markup=False)
+    elif run:
+        console.print("Nothing was missing.", markup=False)
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    # Into a pipe or a file, tables keep their lines whole.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _span(text: str) -> tuple[int, int | None]:
+    """(first, end) from `FIRST:END`, either of which may be left out."""
+    if not text:
+        return 0, None
+    first, colon, end = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError
+        span = int(first or 0), int(end) if end else None
+    except ValueError:
+        raise UsageError(f"{text!r} is not a span of frames.", hint="Write FIRST:END, such as 0:500.") from None
+    if span[0] < 0 or (span[1] is not None and span[1] <= span[0]):
+        raise UsageError(f"{text!r} holds no frame.", hint="Write FIRST:END with FIRST < END.")
+    return span
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    from edgekit_experts.video import checked_size
+
+    if not text:
+        return None
+    try:
+        return checked_size(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a size.", hint="Write HEIGHTxWIDTH, such as 272x480.") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(f"{text!r} names no taxonomy.", hint="Write REPRESENTATION=NAME, such as semantic=camvid.")
+    return name, value

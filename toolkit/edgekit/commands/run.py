@@ -1,0 +1,65 @@
+"""`edgekit run`: the runtime's own loop, with the newest bundle when none is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.console import console, emit
+from edgekit_runtime.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    camera: Annotated[int | None, typer.Option(min=0, metavar="N", help="Read camera N.")] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="URI", help="Read a video file, a folder of pictures, world:SEED or test:.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Bundle; else the newest one under build/.")
+    ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SINK", help="window (default), file:OUT.mp4, stdout, png:DIR or null; may be repeated."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    overlay: Annotated[bool, typer.Option(help="Draw classes, legend and rates over the picture.")] = True,
+    engine: Annotated[str | None, typer.Option(metavar="NAME", help="Only this engine of the bundle.")] = None,
+    stats_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the figures in FILE, once a second.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout at the end.")] = False,
+) -> None:
+    """Run a bundle live on a camera or a video. `edgekit-run` does the same without the toolkit."""
+    if (camera is None) == (source is None):
+        raise UsageError("Name one source: --camera N or --source URI.", hint="For example: edgekit run --camera 0")
+    sinks = sink or ["window"]
+    if json and any(name.startswith("stdout") for name in sinks):
+        raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
+    from edgekit.locate import find_bundle
+    from edgekit_runtime.app import run as run_bundle
+    from edgekit_runtime.cli import Progress
+
+    if bundle is None:
+        bundle = find_bundle()
+        console.print(f"Bundle: {bundle} (--bundle takes another)", markup=False)
+    progress = Progress()
+    stats = run_bundle(
+        bundle,
+        source if source is not None else f"camera:{camera}",
+        sinks,
+        frames=frames,
+        overlay=overlay,
+        engine=engine,
+        stats_file=stats_file,
+        on_ready=progress.ready,
+        on_stats=progress.stats,
+    )
+    progress.done(stats)
+    if json:
+        emit({**(progress.what.to_dict() if progress.what else {}), **stats.to_dict()})

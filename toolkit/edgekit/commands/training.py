@@ -1,0 +1,269 @@
+"""`edgekit train`, `distill` and `eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.console import console, emit, progress
+from edgekit_runtime.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgekit_experts.dataset import Dataset
+    from edgekit_student.evaluate import Score
+    from edgekit_student.fit import Progress
+
+DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="A data set that extract or import made.")]
+Config = Annotated[Path | None, typer.Option("-c", "--config", help="Settings: a TOML file, see docs.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last state in the output folder.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples per step.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train)
+    app.command("distill")(distill)
+    app.command("eval")(evaluate)
+
+
+def train(
+    data: DataPath,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the checkpoint.")],
+    config: Config = None,
+    network: Annotated[str | None, typer.Option(help="Network by name, such as edge-900k or safeuav-430k.")] = None,
+    target: Annotated[str | None, typer.Option(help="The labels that students will learn.")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Train PHG-MAE, the multi-modal masked autoencoder, on a data set. No human label is used."""
+    from edgekit_student.settings import TrainSettings, read_settings
+    from edgekit_student.train import train as fit_phg_mae
+
+    settings = read_settings(
+        TrainSettings,
+        config,
+        network=network,
+        target=target,
+        optimisation__steps=steps,
+        optimisation__batch=batch,
+        optimisation__seed=seed,
+    )
+    with progress("PHG-MAE", settings.optimisation.steps) as advance:
+        model = fit_phg_mae(
+            _open(data),
+            data,
+            output,
+            settings,
+            device=_device(device),
+            resume=resume,
+            on_progress=step_reporter(advance),
+        )
+    document = {
+        "run": str(output),
+        "network": settings.network,
+        "inputs": [modality.name for modality in model.config.inputs],
+        "target": model.target.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "frames": model.config.provenance["frames"],
+    }
+    if json:
+        emit(document)
+    else:
+        console.print(
+            f"PHG-MAE in {output}: {', '.join(document['inputs'])} -> {document['target']}.\n"
+            f"Next: edgekit distill {output} {data} -o STUDENT_DIR"
+        )
+
+
+def distill(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A PHG-MAE that `edgekit train` made.")],
+    data: DataPath,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDENT_DIR", help="Folder for the student.")],
+    config: Config = None,
+    student: Annotated[str | None, typer.Option(help="Network by name, such as edge-430k.")] = None,
+    members: Annotated[int | None, typer.Option(min=1, help="Random masks that the ensemble averages.")] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    resume: Resume = False,
+    json: Json = False,
+) -> None:
+    """Distil the ensemble of a PHG-MAE into an RGB-only student."""
+    from edgekit_student.distill import distill as fit_student
+    from edgekit_student.phg_mae import load_phg_mae
+    from edgekit_student.settings import DistillSettings, read_settings
+
+    settings = read_settings(
+        DistillSettings,
+        config,
+        network=student,
+        ensemble__members=members,
+        optimisation__steps=steps,
+        optimisation__batch=batch,
+        optimisation__seed=seed,
+    )
+    teacher = load_phg_mae(run)
+    with progress("Pseudo-labels") as taught, progress("Student", settings.optimisation.steps) as advance:
+        model = fit_student(
+            teacher,
+            _open(data),
+            data,
+            output,
+            settings,
+            parent=f"{run}@{teacher.config.weights_sha256[:16]}",
+            device=_device(device),
+            resume=resume,
+            on_teaching=lambda done, total: taught(1, f"of {total} frames"),
+            on_progress=step_reporter(advance),
+        )
+    document = {"student": str(output), "network": settings.network, "parameters": model.parameter_count()}
+    if json:
+        emit(document)
+    else:
+        console.print(
+            f"Student in {output}: {settings.network}, {document['parameters']:,} parameters.\n"
+            f"Next: edgekit build --profile laptop-cpu --student {output} --data {data}"
+        )
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A PHG-MAE run, a student folder, a bundle, or expert:NAME for a stored modality."
+        ),
+    ],
+    data: DataPath,
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "val",
+    members: Annotated[
+        int, typer.Option(min=0, help="PHG-MAE only: random masks to average (1Rand, NRand); 0: all visible (1All).")
+    ] = 0,
+    mirror: Annotated[bool, typer.Option("--mirror", help="PHG-MAE only: average with the mirrored frame.")] = False,
+    json: Json = False,
+) -> None:
+    """Score a model against human labels or exact truth: mIoU, IoU of each class, pixel accuracy."""
+    with progress(f"Scoring {model}") as advance:
+        result = score_model(
+            model, _open(data), split, members=members, mirror=mirror, on_progress=lambda done, total: advance()
+        )
+    if json:
+        emit(result.to_dict())
+    else:
+        _show(result)
+
+
+def score_model(
+    model: str,
+    data: Dataset,
+    split: str,
+    *,
+    members: int = 0,
+    mirror: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    timings: list[float] | None = None,
+) -> Score:
+    """Scores whatever `model` names on a split of `data`; `timings` takes the seconds of each prediction.
+
+    Raises CheckpointError when there is nothing of that name, DataError when the split has no labels.
+    """
+    from edgekit_student import evaluate as scoring
+    from edgekit_student.checkpoint import read_config
+    from edgekit_student.phg_mae import load_phg_mae
+    from edgekit_student.student import load_student
+
+    if model.startswith("expert:"):
+        name = model.removeprefix("expert:")
+        samples = scoring.labelled_samples(data, split, name)
+        predict = scoring.modality_predictor(name, samples.modalities[name], samples.modalities[scoring.TRUTH])
+        return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
+    path = Path(model)
+    if path.suffix == ".edgekit" or (path / "manifest.json").is_file():
+        samples = scoring.labelled_samples(data, split, "rgb")
+        return scoring.score(model, samples, _bundle_predictor(path, samples), on_progress=on_progress, timings=timings)
+    if not path.exists():
+        raise CheckpointError(
+            f"There is nothing at {path}.",
+            hint="Give a PHG-MAE run, a student folder, a bundle, or expert:NAME.",
+        )
+    if read_config(path).kind == "student":
+        samples = scoring.labelled_samples(data, split, "rgb")
+        predict = scoring.student_predictor(load_student(path), samples.modalities[scoring.TRUTH])
+    else:
+        teacher = load_phg_mae(path)
+        samples = scoring.labelled_samples(data, split, *(m.name for m in teacher.config.inputs))
+        truth = samples.modalities[scoring.TRUTH]
+        predict = scoring.phg_mae_predictor(teacher, truth, members=members, mirror=mirror)
+    return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
+
+
+def _bundle_predictor(path: Path, samples: Any) -> Any:
+    import cv2
+
+    from edgekit_runtime import load
+    from edgekit_runtime.errors import DataError
+    from edgekit_student.evaluate import TRUTH, same_taxonomy
+
+    bundle = load(path)
+    labels = next((o.modality for o in bundle.manifest.outputs if o.modality and o.modality.taxonomy), None)
+    if labels is None:
+        raise DataError(f"The bundle {path} has no labels to score.", hint="Score a bundle that segments.")
+    same_taxonomy(labels, samples.modalities[TRUTH])
+
+    def predict(sample: Any) -> Any:
+        ids = bundle(cv2.cvtColor(sample["rgb"], cv2.COLOR_RGB2BGR)).labels
+        height, width = sample[TRUTH].shape[:2]
+        return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
+
+    return predict
+
+
+def _open(path: Path) -> Dataset:
+    from edgekit_experts.dataset import Dataset
+
+    return Dataset.open(path)
+
+
+def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"There is no device {name!r}.", hint="Devices: auto, cpu, cuda.")
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("No CUDA device is available here.", hint="Use --device auto or --device cpu.")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def step_reporter(advance: Any) -> Callable[[Progress], None]:
+    """Shows each optimisation step on a progress bar."""
+
+    def report(state: Progress) -> None:
+        advance(1, f"loss {state.loss:.3f}, {state.rate:.0f} samples/s")
+
+    return report
+
+
+def _show(result: Score) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{result.name}: mIoU {100 * result.miou:.1f} over {result.frames} frames")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in result.per_class.items():
+        table.add_row(name, "absent" if value is None else f"{100 * value:.1f}")
+    table.add_section()
+    table.add_row("pixel accuracy", f"{100 * result.pixel_accuracy:.1f}")
+    console.print(table)

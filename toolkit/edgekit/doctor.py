@@ -1,0 +1,170 @@
+"""What may stand in the way on this machine, found out without changing anything; each finding says what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgekit.machine import INT8_FEATURES, cores, cpu_features, cpu_name
+from edgekit_runtime.telemetry import switch_off
+
+ENOUGH_MB = 2000
+_OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `ok` False needs attention; `hint` says what to do, empty when there is nothing to do."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def examine() -> list[Check]:
+    """All findings, in the order in which a person would ask. A check that fails itself is a finding too."""
+    checks: list[Check] = []
+    for look in (_python, _cpu, _openvino, _onnxruntime, _opencv_wheels, _opencv_build, _cameras, _disk, _bundle):
+        checks.extend(_guarded(look))
+    return checks
+
+
+def _guarded(look: Callable[[], Iterator[Check]]) -> list[Check]:
+    try:
+        return list(look())
+    except Exception as error:  # one broken library must not hide the other findings
+        name = look.__name__.strip("_").replace("_", " ")
+        return [
+            Check(
+                name, False, f"cannot be examined: {type(error).__name__}: {error}".splitlines()[0], "Install it again."
+            )
+        ]
+
+
+def _python() -> Iterator[Check]:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    yield Check("python", ok, found, "" if ok else "edgekit is tested with Python 3.11 to 3.13.")
+
+
+def _cpu() -> Iterator[Check]:
+    features = cpu_features()
+    fast = bool(features & INT8_FEATURES)
+    detail = f"{cpu_name()}, {cores()} cores; {', '.join(sorted(features)) or 'no vector instructions listed'}"
+    hint = "" if fast else "INT8 is not accelerated here: expect the build to choose between int8 and float by time."
+    # Slower, not broken.
+    yield Check("cpu", True, detail, hint)
+
+
+def _openvino() -> Iterator[Check]:
+    if not find_spec("openvino"):
+        yield Check("openvino", False, "not installed", "pip install openvino")
+        return
+    switch_off()
+    import openvino
+
+    core = openvino.Core()
+    names = [f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})" for device in core.available_devices]
+    release = openvino.__version__.split("-")[0]
+    yield Check("openvino", bool(names), f"{release}: {', '.join(names) or 'no device'}")
+
+
+def _onnxruntime() -> Iterator[Check]:
+    if not find_spec("onnxruntime"):
+        # Only the fallback: a machine with OpenVINO does without.
+        yield Check("onnxruntime", True, "not installed", "pip install onnxruntime, for generic-cpu and fallbacks")
+        return
+    import onnxruntime
+
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    yield Check("onnxruntime", True, f"{onnxruntime.__version__}: {', '.join(providers)}")
+
+
+def _opencv_wheels() -> Iterator[Check]:
+    found = [name for name in _OPENCV if _installed(name)]
+    if len(found) > 1:
+        names = " and ".join(found)
+        yield Check(
+            "opencv wheels",
+            False,
+            f"{names} overwrite each other's files",
+            f"pip uninstall {' '.join(found)}, then install the one that you want",
+        )
+    elif found:
+        yield Check("opencv wheels", True, f"{found[0]} {version(found[0])}")
+    else:
+        yield Check("opencv wheels", True, "none: OpenCV comes from the system")
+
+
+def _opencv_build() -> Iterator[Check]:
+    import cv2
+
+    gui = _build_entry(cv2.getBuildInformation(), "GUI")
+    windows = gui not in ("", "NONE")
+    hint = "" if windows else "For --sink window: pip install 'edgekit-runtime[gui]'; --sink file: works without."
+    # A machine without a screen wants no window.
+    yield Check("opencv gui", True, gui.lower() or "none", hint)
+    video = _build_entry(cv2.getBuildInformation(), "FFMPEG").startswith("YES")
+    yield Check(
+        "opencv ffmpeg",
+        video,
+        "yes" if video else "no",
+        "" if video else "Video files cannot be read or written: install OpenCV from PyPI.",
+    )
+
+
+def _cameras() -> Iterator[Check]:
+    if sys.platform != "linux":
+        yield Check("cameras", True, "only opening one tells", "Try: edgekit run --camera 0 --frames 1 --sink null")
+        return
+    devices = sorted(Path("/dev").glob("video*"))
+    if not devices:
+        yield Check("cameras", True, "none", "Without a camera: edgekit run --source FILE, or --source world:1")
+        return
+    closed = [device for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    hint = "sudo usermod -aG video $USER, then log in again" if closed else ""
+    detail = ", ".join(str(device) for device in devices)
+    if closed:
+        detail += f"; not permitted: {', '.join(str(device) for device in closed)}"
+    yield Check("cameras", not closed, detail, hint)
+
+
+def _disk() -> Iterator[Check]:
+    free = shutil.disk_usage(Path.cwd()).free >> 20
+    ok = free >= ENOUGH_MB
+    hint = "" if ok else "A data set takes about 100 MB for each minute of video and modality; free some space."
+    yield Check("disk", ok, f"{free} MB free in {Path.cwd()}", hint)
+
+
+def _bundle() -> Iterator[Check]:
+    from edgekit.locate import find_bundle
+    from edgekit_runtime.errors import BundleError
+
+    try:
+        yield Check("bundle", True, str(find_bundle()))
+    except BundleError as error:
+        yield Check("bundle", True, str(error.args[0]), error.hint)
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _build_entry(text: str, name: str) -> str:
+    """The value of `  name:  value` in OpenCV's build information; empty when it is not there."""
+    for line in text.splitlines():
+        key, separator, value = line.strip().partition(":")
+        if separator and key == name:
+            return value.strip()
+    return ""

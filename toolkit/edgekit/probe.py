@@ -1,0 +1,50 @@
+"""The measuring process of `edgekit bench`: imports the runtime and nothing else, as a device does.
+
+Run as `python -m edgekit.probe BUNDLE FRAMES`; prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+import edgekit_runtime
+
+
+def probe(path: str, frames: int) -> dict[str, Any]:
+    """`first`: time.time() at the first result; `ms`: single inferences after a warm-up; `rss_mb`: peak or None."""
+    model = edgekit_runtime.load(path)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*model.manifest.input_size, 3), np.uint8) for _ in range(4)]
+    model(images[0])
+    first = time.time()
+    for image in images * 2:
+        model(image)
+    return {
+        "first": first,
+        "ms": [model(images[number % len(images)]).timing.inference_ms for number in range(frames)],
+        "rss_mb": _peak_mb(),
+        "engine": model.engine,
+        "precision": model.variant.precision,
+        "input_size": list(model.manifest.input_size),
+    }
+
+
+def _peak_mb() -> float | None:
+    if sys.platform == "win32":
+        return None  # the standard library does not know it there
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(probe(sys.argv[1], int(sys.argv[2]))))
+    except edgekit_runtime.EdgekitError as error:
+        print(json.dumps({"error": str(error.args[0]), "hint": error.hint}))
