@@ -28,7 +28,7 @@ DEFAULT, WORLD = "default", "world"
 def load_config(path: Path) -> Config:
     """A configuration file. Raises ExpertError that says what is wrong with it."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ExpertError(f"The configuration {path} cannot be read: {error}.", hint="Check the path.") from error
     return parse_config(text, str(path))
@@ -37,7 +37,7 @@ def load_config(path: Path) -> Config:
 def shipped_config(name: str) -> Config:
     """A set that ships with edgekit: `default` for raw video, `world` for the synthetic world."""
     source = files("edgekit_experts") / "configs" / f"{name}.toml"
-    return parse_config(source.read_text(), f"{name}.toml")
+    return parse_config(source.read_text(encoding="utf-8"), f"{name}.toml")
 
 
 def parse_config(text: str, where: str) -> Config:

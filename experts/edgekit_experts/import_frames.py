@@ -87,7 +87,7 @@ def _find_table(folder: Path, table: Path | None) -> tuple[str, str]:
     """Name and text of the table to use."""
     if table is not None:
         try:
-            return str(table), table.read_text()
+            return str(table), table.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"The table {table} cannot be read: {error}.", hint="Check the path.") from error
     experts = folder / "experts"
@@ -95,7 +95,7 @@ def _find_table(folder: Path, table: Path | None) -> tuple[str, str]:
     if not present and not (folder / "labels").is_dir():
         return "the table for plain pictures", _PLAIN
     for shipped in sorted((files("edgekit_experts") / "tables").iterdir(), key=lambda entry: entry.name):
-        text = shipped.read_text()
+        text = shipped.read_text(encoding="utf-8")
         described = {key for key in tomllib.loads(text).get("folders", {}) if key.startswith("experts/")}
         if described and described == present:
             return shipped.name, text

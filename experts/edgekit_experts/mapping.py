@@ -48,7 +48,7 @@ def find_mapping(source: Taxonomy, to: str, table: str = "") -> Mapping:
         path = Path(table)
         if not path.is_file():
             raise ExpertError(f"label_map: there is no table {table}.", hint="Check the path.")
-        return parse_mapping(path.read_text(), source, target, where=table)
+        return parse_mapping(path.read_text(encoding="utf-8"), source, target, where=table)
     name = f"{source.name}-to-{to}.toml"
     shipped = files("edgekit_experts") / "tables" / name
     if not shipped.is_file():
@@ -56,7 +56,7 @@ def find_mapping(source: Taxonomy, to: str, table: str = "") -> Mapping:
             f"label_map: no table from {source.name!r} to {to!r} ships with edgekit.",
             hint='Write one (see edgekit_experts/mapping.py) and name it: table = "my.toml".',
         )
-    return parse_mapping(shipped.read_text(), source, target, where=name)
+    return parse_mapping(shipped.read_text(encoding="utf-8"), source, target, where=name)
 
 
 def parse_mapping(text: str, source: Taxonomy, target: Taxonomy, where: str) -> Mapping:

@@ -67,7 +67,7 @@ def _export_video(video: Video, folder: Path, on_frames: OnFrames) -> int:
         "split": video.split,
         "modalities": [modality.to_dict() for modality in video.modalities.values()],
     }
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n")
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     return written
 
 
@@ -174,7 +174,7 @@ def _description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text(encoding="utf-8"))
         return {**table, "modalities": [Modality.from_dict(entry) for entry in table["modalities"]]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged: {error}.", hint="Export the data set again.") from error

@@ -218,7 +218,7 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
 def _write_stats(path: Path, stats: Stats) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(stats.to_dict()) + "\n")
+        partial.write_text(json.dumps(stats.to_dict()) + "\n", encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):

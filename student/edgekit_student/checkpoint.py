@@ -98,7 +98,7 @@ def read_config(folder: Path) -> CheckpointConfig:
             f"No checkpoint at {folder}: {CONFIG} is missing.",
             hint="Point at a folder that `edgekit train` or `edgekit distill` wrote.",
         )
-    return CheckpointConfig.from_json(path.read_text(), str(path))
+    return CheckpointConfig.from_json(path.read_text(encoding="utf-8"), str(path))
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -240,7 +240,7 @@ def test_the_full_disk_is_said_and_nothing_is_lost(clip: Path, tmp_path: Path) -
         [sys.executable, "-c", KILLED, str(noise), str(out), str(tmp_path / "experts.toml")],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert process.returncode == 1
     assert "edgekit_runtime.errors.DataError: No space to write" in process.stderr

@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, table: Path) -> None:
 )
 def test_a_wrong_table_is_an_error(tmp_path: Path, table: Path, change: tuple[str, str], message: str) -> None:
     folder = small_folder(tmp_path / "street")
-    table.write_text(TABLE.replace(*change, 1))
+    table.write_text(TABLE.replace(*change, 1), encoding="utf-8")
     with pytest.raises(DataError, match=message):
         import_folder(folder, tmp_path / "data", table=table)
 

@@ -62,13 +62,13 @@ def test_import_brings_no_engine_and_no_torch(module: str):
         "heavy = {'torch', 'openvino', 'onnxruntime', 'onnx', 'av', 'zarr', 'typer', 'rich', 'pydantic', 'nncf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_bare_import_brings_not_even_opencv():
     code = "import sys, edgekit_runtime; print('cv2' in sys.modules, 'numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "False False"
 
 

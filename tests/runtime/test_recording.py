@@ -130,7 +130,7 @@ def test_a_full_disk_ends_the_recording_with_a_clear_error_and_what_was_written_
     """A limit on the size of files stands for a full disk: the same calls fail."""
     path = tmp_path / "out.mp4"
     code = RECORD.format(limit=limit, here=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, encoding="utf-8", check=True)
     first, second = done.stdout.strip().splitlines()
     assert first.startswith(f"{path} cannot be written: ")
     assert "frames were saved and play. Free some space" in second

@@ -48,7 +48,7 @@ def test_wheel_installs_alone_and_runs_a_real_clip_without_torch(wheel: Path, bu
     constraints = ROOT / "constraints.txt"
     command = [str(binaries / "python"), "-m", "pip", "install", "--quiet", f"{wheel}[openvino,headless]"]
     command += ["-c", str(constraints)] if constraints.is_file() else []
-    installed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    installed = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path)
     unreachable = ("No matching distribution", "onnection", "Max retries", "Temporary failure")
     if installed.returncode and any(sign in installed.stderr for sign in unreachable):
         pytest.skip(f"pip reaches no package registry: {installed.stderr.strip().splitlines()[-1]}")
@@ -59,13 +59,13 @@ def test_wheel_installs_alone_and_runs_a_real_clip_without_torch(wheel: Path, bu
         "print([m for m in ('torch', 'edgekit', 'edgekit_experts', 'edgekit_student', 'av', 'rich') if find_spec(m)])"
     )
     found = subprocess.run(
-        [str(binaries / "python"), "-c", probe], capture_output=True, text=True, check=True, cwd=tmp_path
+        [str(binaries / "python"), "-c", probe], capture_output=True, encoding="utf-8", check=True, cwd=tmp_path
     )
     assert found.stdout.strip() == "[]"
 
     out = tmp_path / "out.mp4"
     command = [str(binaries / "edgekit-run"), str(bundle), "--source", str(clip), "--sink", f"file:{out}", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert (figures["frames"], figures["state"]) == (221, "ended")

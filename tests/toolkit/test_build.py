@@ -188,7 +188,7 @@ def test_an_interrupted_build_leaves_no_bundle(
 ) -> None:
     options = ["--student", student_folder, "--data", data, "-o", tmp_path]
     command = [sys.executable, "-m", "edgekit", "build", "-p", profile_file, *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as child:
         assert child.stderr is not None
         for line in child.stderr:
             if "Calibrating" in line:
@@ -223,7 +223,7 @@ def test_a_build_opens_no_connection(student_folder: Path, profile_file: Path, d
     home.mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "CI"} | {"HOME": str(home)}
     child = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", script], env=environment, capture_output=True, encoding="utf-8", timeout=200, check=False
     )
     assert child.returncode == 0, child.stderr
     assert "CONNECTION" not in child.stdout

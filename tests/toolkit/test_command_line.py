@@ -28,7 +28,9 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from edgekit.cli import main; main(['--help']); "
         f"print(sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)"
     )
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=60, check=True
+    )
     assert child.stderr.strip() == "[]"
     assert "Usage: edgekit" in child.stdout
 
@@ -135,7 +137,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
     command = f"{sys.executable} -m edgekit profiles --json | true"
-    child = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    child = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert "Traceback" not in child.stderr
     assert "Exception" not in child.stderr
 

@@ -24,7 +24,7 @@ def measure(path: Path, frames: int) -> dict[str, Any]:
     # -P: a file in the working directory must not be taken for one of our modules.
     command = [sys.executable, "-P", "-m", "edgekit.probe", str(path), str(frames)]
     started = time.time()
-    child = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TIMEOUT_S, check=False)
     lines = child.stdout.strip().splitlines()
     if child.returncode != 0 or not lines:
         reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]

@@ -54,7 +54,7 @@ def cores() -> int:
 
 def _cpuinfo(field: str) -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ""
     for line in text.splitlines():
@@ -66,6 +66,6 @@ def _cpuinfo(field: str) -> str:
 
 def _output(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=5, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
