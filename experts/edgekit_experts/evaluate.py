@@ -27,7 +27,7 @@ class Unit:
 
     `rgb` is uint8 (N, H, W, 3), the frames from number `first` on, and `streams` what came with each of them;
     they reach less far around at the ends of the video only. `wanted` holds, for each modality, the frames of
-    this unit that are still missing.
+    this unit that are still missing. `video` and `fps` are of the video.
     """
 
     number: int
@@ -37,6 +37,8 @@ class Unit:
     rgb: Array
     streams: Sequence[Mapping[str, Array | None]]
     wanted: Mapping[str, frozenset[int]]
+    video: str = ""
+    fps: float = 25.0
 
 
 @dataclass
@@ -215,7 +217,7 @@ class _Evaluation:
         rows = np.array(indices) - self._unit.first
         inside = rows[-1] - rows[0] + 1 == len(rows)
         frames = self._unit.rgb[rows[0] : rows[-1] + 1] if inside else self._unit.rgb[rows]
-        computed = node.expert.compute(Batch(frames, inputs, run.start))
+        computed = node.expert.compute(Batch(frames, inputs, run.start, self._unit.video, self._unit.fps))
         if len(computed) != len(run):
             raise ValueError(f"{len(computed)} frames came back for {len(run)}")
         if computed.dtype != np.dtype(node.modality.dtype):

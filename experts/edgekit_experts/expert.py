@@ -21,12 +21,14 @@ class Batch:
     `frames` is uint8 `(before + N + after, H, W, 3)` RGB: the N frames to answer for, preceded and followed by
     the context that the expert asked for; at the ends of a video the first or last frame is repeated.
     `inputs[name]` holds the required modalities, with the same context: `(before + N + after, h, w, C)`.
-    `first` is the video's index of the first of the N frames.
+    `first` is the video's index of the first of the N frames, `fps` its frames a second, `video` its name.
     """
 
     frames: Array
     inputs: Mapping[str, Array]
     first: int
+    video: str = ""
+    fps: float = 25.0
 
 
 class Expert(ABC):

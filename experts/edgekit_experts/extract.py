@@ -1,8 +1,9 @@
 """The pipeline: decode once, compute everything that depends on a frame while it is in memory, write behind.
 
-The calling thread decodes, `workers` threads compute and encode whole units, one thread writes. All queues are
-bounded: at most `workers` + 1 units are in memory. A frame is done when it is on the disk; whatever ends the run
-(an error, Ctrl-C, a kill), the next one finds what is missing and makes only that.
+Several videos go abreast while there are as many. For each, one thread decodes, its share of `workers` computes and
+encodes whole units, one writes. All queues are bounded: of each video its workers + 1 units are in memory. A frame
+is done when it is on the disk; whatever ends the run (an error, Ctrl-C, a kill), the next one finds what is missing
+and makes only that.
 """
 
 from __future__ import annotations
@@ -94,13 +95,52 @@ def extract(
         data.add_video(reader.name, _info(reader, options.split))
     report = ExtractReport()
     started = time.monotonic()
-    with _one_thread_per_call():
-        for reader, graph in zip(readers, graphs, strict=True):
+    cores = options.workers or _cores()
+    abreast = max(1, min(len(readers), cores))
+    shared = _Shared(report, on_progress, workers=cores // abreast)
+
+    def one(reader: VideoReader, graph: Graph) -> None:
+        if shared.stop.is_set():
+            return
+        try:
             with data.writing(reader.name) as video:
-                _Run(reader, graph, video, options, report, on_progress).run()
-            report.videos.append(reader.name)
+                _Run(reader, graph, video, options, shared).run()
+        except BaseException as error:
+            shared.end(error)
+
+    with _one_thread_per_call(), ThreadPoolExecutor(abreast, "video") as pool:
+        try:
+            list(pool.map(one, readers, graphs))
+        except BaseException as error:
+            shared.end(error)
+    if shared.error:
+        raise shared.error
+    report.videos = [reader.name for reader in readers]
     report.seconds = time.monotonic() - started
     return report
+
+
+class _Shared:
+    """What all videos of one run have in common."""
+
+    def __init__(self, report: ExtractReport, on_progress: Callable[[Progress], None], workers: int) -> None:
+        self.workers = workers
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self._report, self._on_progress = report, on_progress
+        self._lock = threading.Lock()
+
+    def end(self, error: BaseException) -> None:
+        """Ends the other videos, too; the first error is the one to be told."""
+        with self._lock:
+            self.error = self.error or error
+        self.stop.set()
+
+    def add(self, progress: Progress, frames: int, written: int) -> None:
+        with self._lock:
+            self._report.frames += frames
+            self._report.written += written
+            self._on_progress(progress)
 
 
 def _info(reader: VideoReader, split: str) -> VideoInfo:
@@ -128,12 +168,10 @@ class _Run:
         graph: Graph,
         video: Video,
         options: ExtractOptions,
-        report: ExtractReport,
-        on_progress: Callable[[Progress], None],
+        shared: _Shared,
     ) -> None:
-        self._reader, self._graph, self._video, self._report = reader, graph, video, report
-        self._on_progress = on_progress
-        self._workers = options.workers or _cores()
+        self._reader, self._graph, self._video, self._shared = reader, graph, video, shared
+        self._workers = shared.workers
         for node in graph.nodes:
             video.declare_as(node.declaration)
         self._arrays = {node.name: video.arrays[node.name] for node in graph.nodes}
@@ -141,7 +179,7 @@ class _Run:
         self._first, self._end = options.frames
         if video.info.counted:
             self._end = min(video.frames, self._end if self._end is not None else video.frames)
-        self._stop = threading.Event()
+        self._stop = shared.stop
         self._frames = 0
 
     def run(self) -> None:
@@ -163,6 +201,8 @@ class _Run:
                 around = reach(self._graph, self._graph.wanted)
                 units = UnitReader(self._reader, self._video.info.unit, around, self._missing, self._first, self._end)
                 for unit in units:
+                    if self._stop.is_set():
+                        raise EdgekitError("Another video of this run ended it.")
                     pending.append(pool.submit(self._evaluate, unit))
                     del unit
                     while len(pending) > self._workers:
@@ -214,15 +254,15 @@ class _Run:
         if unit.stop > self._video.frames:
             # The header promised fewer frames than there are.
             self._video.count(unit.stop, to_the_end=False)
+        written = 0
         for name in outcome.encoded.keys() | outcome.failed.keys():
             encoded, failed = outcome.encoded.get(name, {}), outcome.failed.get(name, {})
             self._arrays[name].put(unit.number, _places(encoded, unit), _places(failed, unit))
-            self._report.written += len(encoded)
+            written += len(encoded)
         frames = len(frozenset().union(*unit.wanted.values()))
         self._frames += frames
-        self._report.frames += frames
         total = min(self._video.frames, self._end or self._video.frames) - self._first
-        self._on_progress(Progress(self._video.name, self._frames, max(total, self._frames)))
+        self._shared.add(Progress(self._video.name, self._frames, max(total, self._frames)), frames, written)
 
 
 def _cores() -> int:

@@ -30,14 +30,13 @@ Array = npt.NDArray[Any]
 _TILE = 128  # nodes of a noise tile, 16 bumps across
 _BUMPS = 16
 _SHARED_SEED = 77
-_FRAME_RATE = 25.0  # frames a drift is given for
 _LAND, _FOREST, _RESIDENTIAL, _ROAD, _THINGS, _WATER, _SKY, _HILL = range(8)
 
 
 class Drift:
     """Smooth noise over the picture, of zero mean and unit variance, that drifts and changes with time.
 
-    A pure function of (seed, name, frame): the mean of two tiles that slide in different directions.
+    A pure function of (seed, name, time): the mean of two tiles that slide in different directions.
     """
 
     def __init__(self, seed: int, name: str, bumps: float) -> None:
@@ -45,16 +44,16 @@ class Drift:
         rng = np.random.default_rng([seed, *name.encode()])
         self._tiles = [fractal(rng, _TILE, _BUMPS, 2, gain=0.35) for _ in range(2)]
         self._start = rng.uniform(0, _TILE, (2, 2))
-        self._speed = rng.normal(0, 0.25 * _TILE / _BUMPS / _FRAME_RATE, (2, 2))
+        self._speed = rng.normal(0, 0.25 * _TILE / _BUMPS, (2, 2))
         self._bumps = bumps
 
-    def at(self, frame: int, shape: tuple[int, int]) -> Array:
-        """The noise of one frame, float32, on a grid of a quarter of `shape`, which is fine enough for it."""
+    def at(self, time: float, shape: tuple[int, int]) -> Array:
+        """The noise at `time` seconds, float32, on a grid of a quarter of `shape`, which is fine enough for it."""
         small = _quarter(shape)
         step = self._bumps * _TILE / _BUMPS / small[0]
         total = np.zeros(small, np.float32)
         for tile, start, speed in zip(self._tiles, self._start, self._speed, strict=True):
-            origin = np.mod(start + speed * frame, _TILE)
+            origin = np.mod(start + speed * time, _TILE)
             span = [int(np.ceil(length * step)) + 3 for length in small]
             nodes = [(int(first) + np.arange(count)) % _TILE for first, count in zip(origin, span, strict=True)]
             y, x = (value - int(value) for value in origin)
@@ -63,6 +62,18 @@ class Drift:
             total += cv2.warpAffine(tile[np.ix_(*nodes)], matrix, small[::-1], flags=flags)
         total *= np.float32(np.sqrt(0.5))
         return total
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`time` seconds into `video`: with the seed, all that decides what is wrong."""
+
+    video: str
+    time: float
+
+
+def _moment(batch: Batch, n: int) -> Moment:
+    return Moment(batch.video, (batch.first + n) / batch.fps)
 
 
 @dataclass(frozen=True)
@@ -97,7 +108,7 @@ class _SimulatedLabels(Expert):
         if seed < 0:
             raise ExpertError(f"{self.name}: seed is {seed}.", hint="Give a seed of 0 or more.")
         self._seed = seed
-        self._fields: dict[str, tuple[Drift, Drift]] = {}
+        self._fields: dict[tuple[str, str], tuple[Drift, Drift]] = {}
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -114,43 +125,42 @@ class _SimulatedLabels(Expert):
 
     def compute(self, batch: Batch) -> Array:
         labels = batch.inputs["labels"]
-        return np.stack([self._degraded(truth[..., 0], batch.first + n) for n, truth in enumerate(labels)])[..., None]
+        return np.stack([self._degraded(truth[..., 0], _moment(batch, n)) for n, truth in enumerate(labels)])[..., None]
 
-    def _degraded(self, truth: Array, frame: int) -> Array:
+    def _degraded(self, truth: Array, when: Moment) -> Array:
         how, shape = self.degradation, truth.shape
-        labels = self._without_missed(truth, frame).copy()
+        labels = self._without_missed(truth, when).copy()
         for confusion in how.confusions:
-            where = self._chance(
-                f"{confusion.of}-{confusion.taken_for}", confusion.bumps, frame, shape, confusion.share
-            )
+            where = self._chance(f"{confusion.of}-{confusion.taken_for}", confusion.bumps, when, shape, confusion.share)
             np.copyto(labels, np.uint8(confusion.taken_for), where=where & (labels == confusion.of))
         for invented, share in how.invented:
-            where = self._chance(f"invented {invented}", 6.0, frame, shape, share)
+            where = self._chance(f"invented {invented}", 6.0, when, shape, share)
             np.copyto(labels, np.uint8(invented), where=where & (labels != _SKY))
         labels = _rounded(labels, how.smoothing * shape[0])
-        return self._displaced(labels, how.wander * shape[0], frame)
+        return self._displaced(labels, how.wander * shape[0], when)
 
-    def _noise(self, name: str, bumps: float, frame: int, shape: tuple[int, int]) -> Array:
-        if name not in self._fields:
-            own = Drift(self._seed, f"{self.name} {name}", bumps)
-            self._fields[name] = own, Drift(_SHARED_SEED, name, bumps)
-        own, shared = self._fields[name]
+    def _noise(self, name: str, bumps: float, when: Moment, shape: tuple[int, int]) -> Array:
+        key = when.video, name
+        if key not in self._fields:
+            own = Drift(self._seed, f"{when.video} {self.name} {name}", bumps)
+            self._fields[key] = own, Drift(_SHARED_SEED, f"{when.video} {name}", bumps)
+        own, shared = self._fields[key]
         weight = np.float32(self.degradation.common)
-        noise = weight * shared.at(frame, shape) + np.sqrt(1 - weight**2) * own.at(frame, shape)
+        noise = weight * shared.at(when.time, shape) + np.sqrt(1 - weight**2) * own.at(when.time, shape)
         return _enlarged(noise, shape)
 
-    def _chance(self, name: str, bumps: float, frame: int, shape: tuple[int, int], share: float) -> Array:
+    def _chance(self, name: str, bumps: float, when: Moment, shape: tuple[int, int], share: float) -> Array:
         """True over about `share` of the picture, in blobs."""
-        result: Array = self._noise(name, bumps, frame, shape) > NormalDist().inv_cdf(1 - share)
+        result: Array = self._noise(name, bumps, when, shape) > NormalDist().inv_cdf(1 - share)
         return result
 
-    def _without_missed(self, truth: Array, frame: int) -> Array:
+    def _without_missed(self, truth: Array, when: Moment) -> Array:
         """Each small thing is seen or missed whole, by the noise at its middle; then its ground shows instead."""
         things = (truth == _THINGS).astype(np.uint8)
         count, parts, _, centres = cv2.connectedComponentsWithStats(things, connectivity=8)
         if count < 2:
             return truth
-        missed = self._chance("missed", 9.0, frame, truth.shape, self.degradation.missed)
+        missed = self._chance("missed", 9.0, when, truth.shape, self.degradation.missed)
         x, y = np.rint(centres).astype(int).T
         lost = missed[y, x]
         lost[0] = False
@@ -162,10 +172,10 @@ class _SimulatedLabels(Expert):
         ground[nearest[things == 0]] = truth[things == 0]
         return np.where(gone, ground[nearest], truth)
 
-    def _displaced(self, labels: Array, reach: float, frame: int) -> Array:
+    def _displaced(self, labels: Array, reach: float, when: Moment) -> Array:
         height, width = labels.shape
         x, y = np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
-        moves = [np.float32(reach) * self._noise(name, 12.0, frame, labels.shape) for name in ("aside", "along")]
+        moves = [np.float32(reach) * self._noise(name, 12.0, when, labels.shape) for name in ("aside", "along")]
         return np.asarray(
             cv2.remap(labels, x + moves[0], y + moves[1], cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
         )
@@ -256,10 +266,8 @@ class SimulatedDepth(Expert):
                 "simulated_depth: a parameter is out of range.",
                 hint="seed, scale_drift and error are 0 or more, farthest is 1 to 30000 m.",
             )
-        rng = np.random.default_rng([seed, 5])
-        self._phase, self._rate = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.2, 0.7, 2) / _FRAME_RATE
-        self._drift, self._error, self._farthest = scale_drift, error, farthest
-        self._broad, self._fine = Drift(seed, "depth broad", 1.5), Drift(seed, "depth fine", 6.0)
+        self._seed, self._drift, self._error, self._farthest = seed, scale_drift, error, farthest
+        self._fields: dict[str, tuple[Drift, Drift]] = {}
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -271,17 +279,22 @@ class SimulatedDepth(Expert):
 
     def compute(self, batch: Batch) -> Array:
         truth = batch.inputs["true_depth"]
-        return np.stack([self._degraded(depth[..., 0], batch.first + n) for n, depth in enumerate(truth)])[..., None]
+        return np.stack([self._degraded(depth[..., 0], _moment(batch, n)) for n, depth in enumerate(truth)])[..., None]
 
-    def _degraded(self, truth: Array, frame: int) -> Array:
+    def _degraded(self, truth: Array, when: Moment) -> Array:
         shape = truth.shape
         known = np.nan_to_num(truth.astype(np.float32), nan=self._farthest)
         log = np.log(np.clip(known, 0.1, self._farthest))
         small = cv2.resize(log, (max(1, shape[1] // 4), max(1, shape[0] // 4)), interpolation=cv2.INTER_AREA)
         blurred = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.0), shape[::-1], interpolation=cv2.INTER_LINEAR)
-        waves = np.sin(self._phase + self._rate * frame)
+        rng = np.random.default_rng([self._seed, 5, *when.video.encode()])
+        waves = np.sin(rng.uniform(0, 2 * np.pi, 2) + rng.uniform(0.2, 0.7, 2) * when.time)
         blurred += np.float32(self._drift * waves.sum())
-        error = self._broad.at(frame, shape) + np.float32(0.5) * self._fine.at(frame, shape)
+        if when.video not in self._fields:
+            broad, fine = f"{when.video} depth broad", f"{when.video} depth fine"
+            self._fields[when.video] = Drift(self._seed, broad, 1.5), Drift(self._seed, fine, 6.0)
+        broad_noise, fine_noise = (drift.at(when.time, shape) for drift in self._fields[when.video])
+        error = broad_noise + np.float32(0.5) * fine_noise
         blurred += np.float32(self._error) * _enlarged(error, shape)
         return np.asarray(np.exp(blurred).astype(np.float16))
 

@@ -89,4 +89,5 @@ class UnitReader:
         frames = [buffer[index] for index in range(first, last)]
         present = {name: frozenset(i for i in indices if i < stop) for name, indices in wanted.items()}
         rgb: Array = np.stack([frame.rgb for frame in frames])
-        return Unit(number, start, stop, first, rgb, [frame.streams for frame in frames], present)
+        streams = [frame.streams for frame in frames]
+        return Unit(number, start, stop, first, rgb, streams, present, self._reader.name, self._reader.fps)

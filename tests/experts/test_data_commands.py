@@ -41,7 +41,7 @@ def test_the_options_of_extract(clip: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.toml"
     config.write_text('[edges]\nexpert = "canny"\nlow = 10\n')
     text = edgekit(
-        "extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "0:10", "--size", "24x32",
+        "extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "0:10", "--size", "32x24",
         "--split", "val", "--workers", "1",
     )  # fmt: skip
     assert "edges" in text
@@ -133,7 +133,7 @@ def test_experts_are_listed_and_drawn() -> None:
 
 
 def test_a_flight_takes_the_set_of_the_world(tmp_path: Path) -> None:
-    document = json.loads(edgekit("extract", "world:5?frames=3&size=96x160", "-o", tmp_path / "data", "--json"))
+    document = json.loads(edgekit("extract", "world:5?frames=3&size=160x96", "-o", tmp_path / "data", "--json"))
     rows = {row["name"]: row for row in document["videos"][0]["modalities"]}
     assert {"rgb", "labels", "vote", "simulated_depth", "normals", "dis_flow"} <= rows.keys()
     assert all(row["done"] == 3 for row in rows.values())

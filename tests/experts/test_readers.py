@@ -130,7 +130,7 @@ def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_flight_brings_its_truth(tmp_path: Path) -> None:
-    reader = open_video("world:3?frames=2&size=48x80")
+    reader = open_video("world:3?frames=2&size=80x48")
     frames = list(reader.read())
     assert [frame.index for frame in frames] == [0, 1]
     for modality in reader.streams:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TRAIN_SEEDS = range(100, 110)
 VAL_SEEDS = range(200, 203)
-SIZE = "272x480"
+SIZE = "480x272"
 TRAIN_FRAMES, VAL_FRAMES = 32, 16
 # Frames a second of the flight that are kept: neighbours at video rate would show the same again.
 FPS = 1.0

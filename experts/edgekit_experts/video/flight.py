@@ -1,16 +1,19 @@
-"""The synthetic world as a video: `world:SEED?frames=40&size=272x480&fps=25`."""
+"""The synthetic world as a video: `world:SEED?frames=40&size=480x272&fps=25`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import parse_qsl
+
+import numpy as np
 
 from edgekit_experts.dataset.names import closest
 from edgekit_experts.video.reader import Frame, checked_size
 from edgekit_runtime.errors import SourceError
 
 SCHEME = "world:"
-_DEFAULTS = {"frames": "40", "size": "272x480", "fps": "25"}
+_DEFAULTS = {"frames": "40", "size": "480x272", "fps": "25"}
 
 
 class WorldVideo:
@@ -19,7 +22,7 @@ class WorldVideo:
     counted = True
 
     def __init__(self, uri: str) -> None:
-        from edgekit_experts.world import Flight
+        from edgekit_experts.world import VERSION, Flight
         from edgekit_experts.world.modalities import DEPTH, FLOW, LABELS, NORMALS
 
         seed_text, _, query = uri.removeprefix(SCHEME).partition("?")
@@ -34,10 +37,12 @@ class WorldVideo:
                 raise ValueError("seed, frames and fps must be positive")
         except ValueError as error:
             raise SourceError(
-                f"{uri} is not a flight: {error}.", hint="Write it like world:7?frames=40&size=272x480&fps=25"
+                f"{uri} is not a flight: {error}.", hint="Write it like world:7?frames=40&size=480x272&fps=25"
             ) from error
-        self._flight = Flight(seed, size, frames, fps)
-        self.uri = self.fingerprint = f"{SCHEME}{seed}?frames={frames}&size={size[0]}x{size[1]}&fps={fps:g}"
+        # The flight itself is made when it is read: its landscape takes seconds and a hundred megabytes.
+        self._flight = partial(Flight, seed, size, frames, fps)
+        self.uri = f"{SCHEME}{seed}?frames={frames}&size={size[1]}x{size[0]}&fps={fps:g}"
+        self.fingerprint = f"{self.uri} version {VERSION}"
         self.name = f"world-{seed}"
         self.size, self.fps, self.frames = size, fps, frames
         self.streams = (LABELS, DEPTH, NORMALS, FLOW)
@@ -45,10 +50,12 @@ class WorldVideo:
     def read(self, start: int = 0) -> Iterator[Frame]:
         labels, depth, normals, flow = (modality.name for modality in self.streams)
         kinds = {modality.name: modality.dtype for modality in self.streams}
+        flight = self._flight()
         for index in range(start, self.frames):
-            view = self._flight.render(index)
+            view = flight.render(index)
             truth = {labels: view.labels, depth: view.depth, normals: view.normals, flow: view.flow}
-            streams = {
-                name: array.reshape(*self.size, -1).astype(kinds[name], copy=False) for name, array in truth.items()
-            }
+            with np.errstate(over="ignore"):  # what is beyond half precision, such as flow at the zenith, is no value
+                streams = {
+                    name: array.reshape(*self.size, -1).astype(kinds[name], copy=False) for name, array in truth.items()
+                }
             yield Frame(index, view.rgb, streams)

@@ -61,8 +61,8 @@ class VideoReader(Protocol):
 
 
 def checked_size(text: str) -> tuple[int, int]:
-    """(height, width) from `HxW`; raises ValueError."""
-    height, _, width = text.lower().partition("x")
+    """(height, width) from `WIDTHxHEIGHT`, as cameras and ffmpeg write it; raises ValueError."""
+    width, _, height = text.lower().partition("x")
     size = int(height), int(width)
     if not all(16 <= side <= 16384 for side in size):
         raise ValueError(f"{text}: both sides must be between 16 and 16384")

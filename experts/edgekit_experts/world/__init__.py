@@ -8,4 +8,7 @@ for frame in Flight(seed=7, size=(544, 960), frames=120):
 
 from edgekit_experts.world.flight import Flight, FlightFrame
 
-__all__ = ["Flight", "FlightFrame"]
+# Counts the changes after which a seed no longer gives the same bytes.
+VERSION = 2
+
+__all__ = ["VERSION", "Flight", "FlightFrame"]

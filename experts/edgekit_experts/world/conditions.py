@@ -29,7 +29,7 @@ class Conditions:
     exposure: float
     contrast: float
     noise: float  # standard deviation, grey levels of 255
-    shutter: float  # share of the frame's time that the shutter is open
+    shutter: float  # seconds that the shutter is open
     softness: float  # standard deviation of the lens blur in pixels at 960 columns
 
 
@@ -60,7 +60,7 @@ def make_conditions(seed: int) -> Conditions:
         exposure=float(np.exp(rng.normal(0.12, 0.15))),
         contrast=float(rng.uniform(0.85, 1.15)),
         noise=float(rng.uniform(0.8, 5.0)),
-        shutter=float(rng.choice((0.0, rng.uniform(0.1, 0.6)), p=(0.35, 0.65))),
+        shutter=float(rng.choice((0.0, rng.uniform(0.1, 0.6)), p=(0.35, 0.65))) / 25,
         softness=float(rng.uniform(0.45, 0.8)),
     )
 

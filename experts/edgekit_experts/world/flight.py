@@ -119,7 +119,7 @@ class Flight:
             self._render_band(
                 view, panorama, following, band, (rgb[band], depth[band], normals[band], flow[band], labels[band])
             )
-        image = develop(self._land.conditions, rgb, flow, self.seed, index)
+        image = develop(self._land.conditions, rgb, flow, self.fps, self.seed, index)
         return FlightFrame(index, index / self.fps, image, depth, normals, flow, labels, pose)
 
     def _render_band(

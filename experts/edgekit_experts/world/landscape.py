@@ -70,7 +70,7 @@ class Landscape:
     survey: Array
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def make_landscape(seed: int) -> Landscape:
     """The landscape of a seed; takes a second or two, the last few are kept."""
     rng = np.random.default_rng([seed, 1])

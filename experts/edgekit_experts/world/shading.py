@@ -179,12 +179,12 @@ def expose(sky: Conditions, planes: list[Array]) -> Array:
     return np.asarray(cv2.merge([cv2.convertScaleAbs(np.maximum(plane, 0), alpha=gain, beta=lift) for plane in planes]))
 
 
-def develop(sky: Conditions, image: Array, flow: Array, seed: int, index: int) -> Array:
+def develop(sky: Conditions, image: Array, flow: Array, fps: float, seed: int, index: int) -> Array:
     """What lens, shutter and sensor make of an exposed picture, uint8 RGB: blur, motion along `flow`, noise."""
     height, width = image.shape[:2]
     image = cv2.GaussianBlur(image, (3, 3), max(sky.softness * width / 960, 0.35))
     if sky.shutter > 0:
-        image = _motion_blurred(image, flow, sky.shutter / 3)
+        image = _motion_blurred(image, flow, min(sky.shutter * fps, 1.0) / 3)
     brighter, darker = _grain(round(sky.noise, 1))
     # Each row is a piece of one long strip of noise, and no two frames start at the same places.
     rng = np.random.default_rng([seed, 4, index])

@@ -28,7 +28,7 @@ def create_network(name: str, in_channels: int, out_channels: int) -> nn.Module:
 
 
 def deployed(network: nn.Module) -> nn.Module:
-    """The network in its inference form: eval mode, training branches folded. Changes it in place."""
+    """The network in its inference form: eval mode, training forms folded. Changes it in place."""
     network.eval()
     if isinstance(network, Edge):
         network.fuse()

@@ -317,7 +317,7 @@ def _size(text: str) -> tuple[int, int] | None:
     try:
         return checked_size(text)
     except ValueError:
-        raise UsageError(f"{text!r} is not a size.", hint="Write HEIGHTxWIDTH, such as 272x480.") from None
+        raise UsageError(f"{text!r} is not a size.", hint="Write WIDTHxHEIGHT, such as 480x272.") from None
 
 
 def _pair(text: str) -> tuple[str, str]:
