@@ -4,7 +4,8 @@ They are no networks and say so by name. What they get wrong are regions, not pi
 picture and drifts with time decides where classes are confused, where things are invented, how far borders
 wander; small things are missed whole. The noise knows nothing of the frame's colours. A part of it is shared by
 all experts, as the mistakes of networks trained on the same data are, the rest is each one's own: a vote mends
-some errors and leaves others.
+some errors and leaves others. How much is wrong is what pretrained networks get wrong from the air: of those that
+were scored on Dronescapes the best reaches 54 mIoU, the next 41.
 """
 
 from __future__ import annotations
@@ -187,19 +188,19 @@ class SimulatedSharp(_SimulatedLabels):
     name = "simulated_sharp"
     degradation = Degradation(
         confusions=(
-            Confusion(_HILL, _LAND, 0.26, 2.0),
-            Confusion(_LAND, _HILL, 0.07, 2.5),
-            Confusion(_FOREST, _HILL, 0.05, 2.5),
-            Confusion(_FOREST, _LAND, 0.10, 4.0),
-            Confusion(_WATER, _LAND, 0.22, 2.5),
-            Confusion(_ROAD, _LAND, 0.20, 4.0),
-            Confusion(_RESIDENTIAL, _LAND, 0.22, 4.0),
-            Confusion(_LAND, _FOREST, 0.06, 4.0),
+            Confusion(_HILL, _LAND, 0.42, 2.0),
+            Confusion(_LAND, _HILL, 0.11, 2.5),
+            Confusion(_FOREST, _HILL, 0.08, 2.5),
+            Confusion(_FOREST, _LAND, 0.16, 4.0),
+            Confusion(_WATER, _LAND, 0.35, 2.5),
+            Confusion(_ROAD, _LAND, 0.32, 4.0),
+            Confusion(_RESIDENTIAL, _LAND, 0.35, 4.0),
+            Confusion(_LAND, _FOREST, 0.10, 4.0),
         ),
-        missed=0.45,
+        missed=0.59,
         wander=0.004,
         smoothing=0.004,
-        invented=((_RESIDENTIAL, 0.012), (_WATER, 0.008)),
+        invented=((_RESIDENTIAL, 0.019), (_WATER, 0.013)),
         common=0.5,
     )
 
@@ -210,20 +211,20 @@ class SimulatedSmooth(_SimulatedLabels):
     name = "simulated_smooth"
     degradation = Degradation(
         confusions=(
-            Confusion(_HILL, _FOREST, 0.12, 2.0),
-            Confusion(_HILL, _LAND, 0.18, 2.5),
-            Confusion(_LAND, _HILL, 0.07, 2.0),
-            Confusion(_FOREST, _LAND, 0.08, 3.0),
-            Confusion(_WATER, _ROAD, 0.10, 3.0),
-            Confusion(_WATER, _LAND, 0.15, 2.5),
-            Confusion(_ROAD, _LAND, 0.10, 4.0),
-            Confusion(_RESIDENTIAL, _ROAD, 0.13, 4.0),
-            Confusion(_LAND, _FOREST, 0.05, 4.0),
+            Confusion(_HILL, _FOREST, 0.20, 2.0),
+            Confusion(_HILL, _LAND, 0.31, 2.5),
+            Confusion(_LAND, _HILL, 0.12, 2.0),
+            Confusion(_FOREST, _LAND, 0.14, 3.0),
+            Confusion(_WATER, _ROAD, 0.17, 3.0),
+            Confusion(_WATER, _LAND, 0.26, 2.5),
+            Confusion(_ROAD, _LAND, 0.17, 4.0),
+            Confusion(_RESIDENTIAL, _ROAD, 0.22, 4.0),
+            Confusion(_LAND, _FOREST, 0.09, 4.0),
         ),
-        missed=0.4,
+        missed=0.54,
         wander=0.006,
         smoothing=0.014,
-        invented=((_FOREST, 0.012), (_ROAD, 0.01)),
+        invented=((_FOREST, 0.020), (_ROAD, 0.017)),
         common=0.5,
     )
 
@@ -234,21 +235,21 @@ class SimulatedSloppy(_SimulatedLabels):
     name = "simulated_sloppy"
     degradation = Degradation(
         confusions=(
-            Confusion(_HILL, _LAND, 0.24, 2.0),
-            Confusion(_HILL, _FOREST, 0.12, 3.0),
-            Confusion(_LAND, _HILL, 0.08, 2.0),
-            Confusion(_LAND, _FOREST, 0.08, 3.0),
-            Confusion(_FOREST, _LAND, 0.12, 3.0),
-            Confusion(_WATER, _LAND, 0.24, 2.5),
-            Confusion(_ROAD, _RESIDENTIAL, 0.14, 4.0),
-            Confusion(_ROAD, _LAND, 0.10, 4.0),
-            Confusion(_RESIDENTIAL, _LAND, 0.22, 4.0),
-            Confusion(_SKY, _WATER, 0.06, 3.0),
+            Confusion(_HILL, _LAND, 0.41, 2.0),
+            Confusion(_HILL, _FOREST, 0.20, 3.0),
+            Confusion(_LAND, _HILL, 0.14, 2.0),
+            Confusion(_LAND, _FOREST, 0.14, 3.0),
+            Confusion(_FOREST, _LAND, 0.20, 3.0),
+            Confusion(_WATER, _LAND, 0.41, 2.5),
+            Confusion(_ROAD, _RESIDENTIAL, 0.24, 4.0),
+            Confusion(_ROAD, _LAND, 0.17, 4.0),
+            Confusion(_RESIDENTIAL, _LAND, 0.37, 4.0),
+            Confusion(_SKY, _WATER, 0.10, 3.0),
         ),
-        missed=0.35,
+        missed=0.47,
         wander=0.006,
         smoothing=0.006,
-        invented=((_RESIDENTIAL, 0.012), (_WATER, 0.008), (_ROAD, 0.008)),
+        invented=((_RESIDENTIAL, 0.020), (_WATER, 0.014), (_ROAD, 0.014)),
         common=0.5,
     )
 

@@ -61,7 +61,12 @@ def _window(array: Array, box: tuple[float, float, float, float], size: tuple[in
     # Pixel centres: output (i + 0.5) * scale + offset - 0.5.
     matrix = np.array([[scale_x, 0, left + 0.5 * scale_x - 0.5], [0, scale_y, top + 0.5 * scale_y - 0.5]], np.float64)
     flags = (cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
-    source = array.astype(np.float32) if array.dtype == np.float16 else array
+    if array.dtype != np.float16:
+        source = array
+    elif smooth:
+        source = array.astype(np.float32)
+    else:  # numbers that are only moved need not be understood
+        source = array.view(np.uint16)
     # OpenCV warps up to four channels at a time.
     parts = [
         cv2.warpAffine(
@@ -73,7 +78,8 @@ def _window(array: Array, box: tuple[float, float, float, float], size: tuple[in
         ).reshape(*size, -1)
         for c in range(0, array.shape[-1], 4)
     ]
-    return np.concatenate(parts, axis=-1).astype(array.dtype, copy=False)
+    result = np.concatenate(parts, axis=-1)
+    return result.view(array.dtype) if source.dtype == np.uint16 else result.astype(array.dtype, copy=False)
 
 
 def _recolour(rgb: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -17,8 +17,7 @@ from edgekit_student.augment import augment
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.fit import Progress, fit
-from edgekit_student.losses import soft_cross_entropy
-from edgekit_student.masking import sample_masks
+from edgekit_student.losses import class_weights, soft_cross_entropy
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import Array, Sample, Samples, describe
 from edgekit_student.settings import DistillSettings, Ensemble
@@ -57,6 +56,8 @@ def distill(
     for done, probabilities in enumerate(teach(teacher, samples, settings.ensemble, settings.optimisation.seed), 1):
         taught.append(probabilities)
         on_teaching(done, len(samples))
+    frequencies = torch.from_numpy(np.sum([each.mean(axis=(0, 1), dtype=np.float64) for each in taught], axis=0))
+    weights = class_weights(frequencies, settings.class_balance)
     # Students answer with the classes themselves, whatever the teacher's target was called.
     labels = replace(teacher.target, name="labels", truth=False)
     rgb = samples.modalities["rgb"]
@@ -101,7 +102,7 @@ def distill(
         probabilities = probabilities / probabilities.sum(dim=1, keepdim=True).clamp_min(1.0)
         # Pixels of which the ensemble is sure count most.
         confidence = probabilities.amax(dim=1, keepdim=True)
-        return soft_cross_entropy(upsample(logits, size), probabilities, confidence, settings.temperature)
+        return soft_cross_entropy(upsample(logits, size), probabilities, confidence, settings.temperature, weights)
 
     fit(
         student,
@@ -123,7 +124,7 @@ def teach(teacher: PHGMAE, samples: Samples, ensemble: Ensemble, seed: int) -> I
     generator = torch.Generator().manual_seed(seed)
     for sample in samples:
         batch = collate([{name: sample[name] for name in names}])
-        masks = sample_masks(ensemble.members, names, hide=0.5, generator=generator)
+        masks = teacher.masks(ensemble.members, generator)
         probabilities = teacher.predict(batch, masks, mirror=ensemble.mirror)
         yield (probabilities[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 

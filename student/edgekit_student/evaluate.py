@@ -13,7 +13,6 @@ import torch
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.batches import collate
-from edgekit_student.masking import sample_masks
 from edgekit_student.metrics import Confusion, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import Array, Sample, Samples
@@ -110,10 +109,7 @@ def phg_mae_predictor(model: PHGMAE, target: Modality, *, members: int, mirror: 
     generator = torch.Generator().manual_seed(seed)
 
     def predict(sample: Sample) -> Array:
-        if members:
-            masks = sample_masks(members, names, hide=0.5, generator=generator)
-        else:
-            masks = torch.ones(1, len(names), dtype=torch.bool)
+        masks = model.masks(members, generator) if members else torch.ones(1, len(names), dtype=torch.bool)
         batch = collate([{name: sample[name] for name in names}])
         probabilities = model.predict(batch, masks, mirror=mirror)
         ids: Array = upsample(probabilities, tuple(sample[TRUTH].shape[:2])).argmax(dim=1)[0].to(torch.uint8).numpy()

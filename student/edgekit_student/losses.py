@@ -10,15 +10,15 @@ from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.encoding import Encoded
 
 
-def modality_loss(modality: Modality, output: Tensor, target: Encoded) -> Tensor:
+def modality_loss(modality: Modality, output: Tensor, target: Encoded, class_weights: Tensor | None = None) -> Tensor:
     """Scalar loss of `output` `(N, features, H, W)` against the encoded target of the same size.
 
-    Labels: cross-entropy. Normals: one minus cosine. Edges and masks: binary cross-entropy on logits.
-    Flow: end-point distance. Images and depth: L1, both standardised.
+    Labels: cross-entropy, where `class_weights` `(classes,)` says how much each counts. Normals: one minus cosine.
+    Edges and masks: binary cross-entropy on logits. Flow: end-point distance. Images and depth: L1, both standardised.
     """
     weight = target.valid.float()
     if modality.kind is Kind.LABELS:
-        per_pixel = -(target.values * output.log_softmax(dim=1)).sum(dim=1, keepdim=True)
+        per_pixel = _cross_entropy(output, target.values, class_weights)
     elif modality.kind is Kind.NORMALS:
         per_pixel = 1 - F.cosine_similarity(output, target.values, dim=1).unsqueeze(1)
     elif modality.kind in (Kind.EDGES, Kind.MASK):
@@ -30,7 +30,13 @@ def modality_loss(modality: Modality, output: Tensor, target: Encoded) -> Tensor
     return weighted_mean(per_pixel, weight)
 
 
-def soft_cross_entropy(logits: Tensor, probabilities: Tensor, weight: Tensor, temperature: float) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor,
+    probabilities: Tensor,
+    weight: Tensor,
+    temperature: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Distillation loss (Hinton et al., arXiv 1503.02531): cross-entropy against the teacher's probabilities.
 
     `logits`, `probabilities` are `(N, C, H, W)`, `weight` `(N, 1, H, W)`; the teacher's distribution is sharpened
@@ -38,8 +44,25 @@ def soft_cross_entropy(logits: Tensor, probabilities: Tensor, weight: Tensor, te
     """
     if temperature != 1.0:
         probabilities = probabilities.clamp_min(1e-6).log().div(temperature).softmax(dim=1)
-    per_pixel = -(probabilities * (logits / temperature).log_softmax(dim=1)).sum(dim=1, keepdim=True)
+    per_pixel = _cross_entropy(logits / temperature, probabilities, class_weights)
     return weighted_mean(per_pixel, weight) * temperature**2
+
+
+def class_weights(frequencies: Tensor, balance: float) -> Tensor:
+    """Weights `(classes,)` proportional to frequency^-`balance`, of mean 1 over the pixels that were counted.
+
+    mIoU counts a rare class as much as a common one, cross-entropy does not: 0.5 is between the two. What is rarer
+    than one pixel in a thousand weighs as if it were not, so that a few pixels never decide a step.
+    """
+    share = frequencies / frequencies.sum()
+    weights = share.clamp_min(1e-3) ** -balance
+    return weights / (weights * share).sum()
+
+
+def _cross_entropy(logits: Tensor, probabilities: Tensor, class_weights: Tensor | None) -> Tensor:
+    if class_weights is not None:
+        probabilities = probabilities * class_weights.to(probabilities).view(1, -1, 1, 1)
+    return -(probabilities * logits.log_softmax(dim=1)).sum(dim=1, keepdim=True)
 
 
 def weighted_mean(per_pixel: Tensor, weight: Tensor) -> Tensor:

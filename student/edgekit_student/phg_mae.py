@@ -18,7 +18,9 @@ from edgekit_runtime.errors import CheckpointError
 from edgekit_runtime.modality import Modality
 from edgekit_student.checkpoint import CheckpointConfig, read_config, restore, save_checkpoint
 from edgekit_student.encoding import decode, encode, mirrored
+from edgekit_student.masking import sample_masks
 from edgekit_student.networks import create_network, deployed
+from edgekit_student.settings import Masking
 
 
 class PHGMAE(nn.Module):
@@ -27,13 +29,26 @@ class PHGMAE(nn.Module):
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.config = config
-        self.target: Modality = next(m for m in config.outputs if m.name == config.network["target"])
+        try:
+            self.target: Modality = next(m for m in config.outputs if m.name == config.network["target"])
+            self._masking = Masking.model_validate(config.network["masking"])
+        except (KeyError, StopIteration, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint does not say how its PHG-MAE works: {error!r}.", hint="Train it again."
+            ) from error
         self.network = create_network(
             config.network["name"],
             sum(modality.features for modality in config.inputs),
             sum(modality.features for modality in config.outputs),
         )
         self.stride: int = self.network.stride  # type: ignore[assignment]
+
+    def masks(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Random masks `(count, inputs)` as this network is trained with; True where visible."""
+        names = [modality.name for modality in self.config.inputs]
+        return sample_masks(
+            count, names, hide=self._masking.hide, always_visible=self._masking.always_visible, generator=generator
+        )
 
     def forward(self, sample: Mapping[str, Tensor], visible: Tensor) -> dict[str, Tensor]:
         """Raw outputs by modality name, `(N, features, H/stride, W/stride)`.
@@ -44,16 +59,21 @@ class PHGMAE(nn.Module):
 
     def _encode(self, sample: Mapping[str, Tensor]) -> Tensor:
         statistics = self.config.statistics
-        parts = [encode(m, sample[m.name], statistics).values for m in self.config.inputs]
+        device = sample[self.config.inputs[0].name].device.type
+        # Under autocast the first convolution would halve the precision anyway: before it is half the memory.
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        parts = [encode(m, sample[m.name], statistics).values.to(dtype) for m in self.config.inputs]
         # Joined as (N, H, W, C), the order in memory of what is stored and of what convolutions like best.
         return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=-1).permute(0, 3, 1, 2)
 
     def _masked(self, encoded: Tensor, visible: Tensor) -> dict[str, Tensor]:
-        repeats = torch.tensor([m.features for m in self.config.inputs], device=encoded.device)
-        channels = visible.to(encoded).repeat_interleave(repeats, dim=1)
-        output = self.network((encoded * channels[:, :, None, None]).contiguous(memory_format=torch.channels_last))
-        parts = torch.split(output, [m.features for m in self.config.outputs], dim=1)
-        return {m.name: part for m, part in zip(self.config.outputs, parts, strict=True)}
+        """The outputs for masked inputs; masks `encoded` in place."""
+        parts = torch.split(encoded, [m.features for m in self.config.inputs], dim=1)
+        for sample, index in (~visible).nonzero().tolist():
+            parts[index][sample].zero_()
+        output = self.network(encoded)
+        predictions = torch.split(output, [m.features for m in self.config.outputs], dim=1)
+        return {m.name: part for m, part in zip(self.config.outputs, predictions, strict=True)}
 
     @torch.no_grad()
     def predict(self, sample: Mapping[str, Tensor], masks: Tensor, *, mirror: bool = False) -> Tensor:
@@ -67,8 +87,8 @@ class PHGMAE(nn.Module):
             views.append(self._encode({m.name: mirrored(m, sample[m.name]) for m in self.config.inputs}))
         total: Tensor | None = None
         for flipped, view in enumerate(views):
-            for mask in masks.to(view.device):
-                logits = self._masked(view, mask.expand(len(view), -1))[self.target.name]
+            for mask in masks:
+                logits = self._masked(view.clone(), mask.expand(len(view), -1))[self.target.name]
                 part = decode(self.target, logits, self.config.statistics)
                 part = part.flip(-1) if flipped else part
                 total = part if total is None else total + part

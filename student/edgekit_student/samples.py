@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Modality
@@ -93,6 +95,15 @@ class Samples(Sequence[Sample]):
             deviation = np.maximum(pixels.std(axis=0), 1e-6)
             table[name] = {"mean": pixels.mean(axis=0).tolist(), "std": deviation.tolist()}
         return table
+
+    def frequencies(self, name: str) -> Tensor:
+        """Pixels of each class of a labels modality, in `STATISTICS_FRAMES` frames; float64 `(classes,)`."""
+        taxonomy = self.modalities[name].taxonomy
+        assert taxonomy is not None
+        count = len(taxonomy.classes)
+        picks = np.unique(np.linspace(0, len(self) - 1, STATISTICS_FRAMES).astype(int))
+        labels = np.concatenate([self[int(i)][name][::4, ::4].ravel() for i in picks])
+        return torch.from_numpy(np.bincount(labels, minlength=count)[:count].astype(np.float64))
 
     def _complete(self, names: Sequence[str], split: str | None) -> Iterator[FrameRef]:
         for video in _videos(self._data, split):

@@ -16,6 +16,9 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_BALANCE = Field(0.5, ge=0, le=1, description="classes weigh frequency^-balance: 0 as often as seen, 1 all alike")
+
+
 class Optimisation(_Table):
     """How a network is fitted: AdamW, linear warm-up, cosine decay, averaged weights (EMA)."""
 
@@ -25,7 +28,9 @@ class Optimisation(_Table):
     weight_decay: float = Field(1e-2, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
     ema: float = Field(0.995, ge=0, lt=1)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed where the device computes it natively, else 32-true"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps")
     seed: int = 0
 
@@ -63,6 +68,7 @@ class TrainSettings(_Table):
     outputs: tuple[str, ...] = ()
     target: str = Field("", description="the labels that students will learn; empty: `vote`, or the only labels")
     loss_weights: dict[str, float] = Field(default_factory=dict)
+    class_balance: float = _BALANCE
     masking: Masking = Masking()
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation = Optimisation()
@@ -73,6 +79,7 @@ class DistillSettings(_Table):
 
     network: str = "edge-430k"
     temperature: float = Field(1.0, gt=0)
+    class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation = Optimisation()

@@ -18,8 +18,7 @@ from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CONFIG, CheckpointConfig
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
-from edgekit_student.losses import modality_loss
-from edgekit_student.masking import sample_masks
+from edgekit_student.losses import class_weights, modality_loss
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import Samples, automatic_modalities, declarations, describe
 from edgekit_student.settings import TrainSettings
@@ -49,7 +48,7 @@ def train(
     samples = Samples(data, names, split="train")
     config = CheckpointConfig(
         kind="phg-mae",
-        network={"name": settings.network, "target": target},
+        network={"name": settings.network, "target": target, "masking": settings.masking.model_dump(mode="json")},
         inputs=tuple(samples.modalities[name] for name in inputs),
         outputs=tuple(samples.modalities[name] for name in outputs),
         statistics=samples.statistics(),
@@ -63,6 +62,7 @@ def train(
     )
     torch.manual_seed(settings.optimisation.seed)
     model = PHGMAE(config)
+    weights = class_weights(samples.frequencies(target), settings.class_balance)
     seed, count = settings.optimisation.seed, settings.optimisation.batch
 
     def batch(step: int) -> Batch:
@@ -72,15 +72,8 @@ def train(
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        visible = sample_masks(
-            count,
-            inputs,
-            hide=settings.masking.hide,
-            always_visible=settings.masking.always_visible,
-            generator=generator,
-        )
-        predictions = module(sample, visible)
-        return reconstruction_loss(model, predictions, sample, settings)
+        predictions = module(sample, model.masks(count, generator))
+        return reconstruction_loss(model, predictions, sample, settings, weights)
 
     fit(model, batch, loss, settings.optimisation, run, device=device, resume=resume, on_progress=on_progress)
     model.save(run)
@@ -88,9 +81,12 @@ def train(
 
 
 def reconstruction_loss(
-    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings
+    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings, class_weights: Tensor
 ) -> Tensor:
-    """Weighted sum over output modalities, at the network's resolution but at least half of the frame's."""
+    """Weighted sum over output modalities, at the network's resolution but at least half of the frame's.
+
+    `class_weights` are those of the target.
+    """
     total = torch.zeros((), device=next(iter(predictions.values())).device)
     for modality in model.config.outputs:
         weight = settings.loss_weights.get(modality.name, 1.0 if modality.name == model.target.name else 0.3)
@@ -105,7 +101,8 @@ def reconstruction_loss(
                 F.adaptive_avg_pool2d(target.values, _size(output)),
                 F.adaptive_avg_pool2d(target.valid.float(), _size(output)) == 1,
             )
-        total = total + weight * modality_loss(modality, upsample(output, _size(target.values)), target)
+        balance = class_weights if modality.name == model.target.name else None
+        total = total + weight * modality_loss(modality, upsample(output, _size(target.values)), target, balance)
     return total
 
 

@@ -34,11 +34,12 @@ class WorldSource(ThreadedSource):
 
 
 def open_uri(uri: SourceUri) -> Source:
-    """`world:SEED` with the options `size=WIDTHxHEIGHT`, `fps` and `frames` (0: endless). Raises UsageError."""
-    uri.check_options("size", "fps", "frames")
+    """`world:SEED` with the options `size=WIDTHxHEIGHT`, `fps`, `path` and `frames` (0: endless). Raises UsageError."""
+    uri.check_options("size", "fps", "frames", "path")
     if not uri.body.isdecimal():
         raise UsageError(f"{uri.text}: world: wants a seed, a whole number.", hint="For example: --source world:7")
     width, height = uri.size((960, 544))
     frames = int(uri.number("frames", 0, 0, 1e9)) or None
     fps = uri.number("fps", 25.0, 0.1, 1000)
-    return WorldSource(uri.text, Flight(int(uri.body), size=(height, width), frames=frames, fps=fps))
+    path = int(uri.number("path", 0, 0, 1e9))
+    return WorldSource(uri.text, Flight(int(uri.body), size=(height, width), frames=frames, fps=fps, path=path))

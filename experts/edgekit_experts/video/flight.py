@@ -1,4 +1,4 @@
-"""The synthetic world as a video: `world:SEED?frames=40&size=480x272&fps=25`."""
+"""The synthetic world as a video: `world:SEED?frames=40&size=480x272&fps=25&path=0`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit_experts.video.reader import Frame, checked_size
 from edgekit_runtime.errors import SourceError
 
 SCHEME = "world:"
-_DEFAULTS = {"frames": "40", "size": "480x272", "fps": "25"}
+_DEFAULTS = {"frames": "40", "size": "480x272", "fps": "25", "path": "0"}
 
 
 class WorldVideo:
@@ -33,17 +33,18 @@ class WorldVideo:
         try:
             seed, frames, fps = int(seed_text), int(options["frames"]), float(options["fps"])
             size = checked_size(options["size"])
-            if seed < 0 or not 1 <= frames <= 1_000_000 or not 0 < fps <= 1000:
-                raise ValueError("seed, frames and fps must be positive")
+            path = int(options["path"])
+            if seed < 0 or path < 0 or not 1 <= frames <= 1_000_000 or not 0 < fps <= 1000:
+                raise ValueError("frames and fps must be positive, seed and path not negative")
         except ValueError as error:
             raise SourceError(
                 f"{uri} is not a flight: {error}.", hint="Write it like world:7?frames=40&size=480x272&fps=25"
             ) from error
         # The flight itself is made when it is read: its landscape takes seconds and a hundred megabytes.
-        self._flight = partial(Flight, seed, size, frames, fps)
-        self.uri = f"{SCHEME}{seed}?frames={frames}&size={size[1]}x{size[0]}&fps={fps:g}"
+        self._flight = partial(Flight, seed, size, frames, fps, path)
+        self.uri = f"{SCHEME}{seed}?frames={frames}&size={size[1]}x{size[0]}&fps={fps:g}&path={path}"
         self.fingerprint = f"{self.uri} version {VERSION}"
-        self.name = f"world-{seed}"
+        self.name = f"world-{seed}-path-{path}" if path else f"world-{seed}"
         self.size, self.fps, self.frames = size, fps, frames
         self.streams = (LABELS, DEPTH, NORMALS, FLOW)
 

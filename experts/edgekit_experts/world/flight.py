@@ -50,12 +50,18 @@ class FlightFrame:
 class Flight:
     """A flight of `frames` frames (None: endless) of `size` (height, width) at `fps`.
 
-    The landscape, the path and the conditions depend on `seed` alone, so flights of one seed in several sizes
-    show the same. Raises UsageError for sizes below 16, frame rates and counts that make no sense.
+    The landscape and the conditions depend on `seed` alone, where the camera goes on `seed` and `path`, so flights
+    of one seed and path in several sizes show the same. Raises UsageError for sizes below 16, frame rates and counts
+    that make no sense.
     """
 
     def __init__(
-        self, seed: int, size: tuple[int, int] = (544, 960), frames: int | None = 120, fps: float = 25.0
+        self,
+        seed: int,
+        size: tuple[int, int] = (544, 960),
+        frames: int | None = 120,
+        fps: float = 25.0,
+        path: int = 0,
     ) -> None:
         height, width = size
         if height < 16 or width < 16 or height > 4320 or width > 7680:
@@ -66,15 +72,15 @@ class Flight:
             raise UsageError(
                 f"A flight cannot have {fps} frames per second.", hint="Give a frame rate above 0, up to 1000."
             )
-        if seed < 0 or (frames is not None and frames < 0):
-            raise UsageError("The seed and the number of frames of a flight cannot be negative.")
+        if seed < 0 or path < 0 or (frames is not None and frames < 0):
+            raise UsageError("The seed, the path and the number of frames of a flight cannot be negative.")
         self.seed, self.size, self.frames, self.fps = seed, (height, width), frames, float(fps)
         focal = FOCAL * width
         self.intrinsics: Array = np.array(
             [[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float64
         )
         self._land = make_landscape(seed)
-        self._path = make_path(seed, self._land)
+        self._path = make_path(seed, self._land, path)
 
     def __len__(self) -> int:
         if self.frames is None:

@@ -88,9 +88,9 @@ class FlightPath:
         return float(np.array([1 - v, v]) @ corner @ np.array([1 - u, u]))
 
 
-def make_path(seed: int, landscape: Landscape) -> FlightPath:
-    """The path of a seed: of many, the one that sees the most even mix of classes in its first minutes."""
-    rng = np.random.default_rng([seed, 3])
+def make_path(seed: int, landscape: Landscape, number: int = 0) -> FlightPath:
+    """Path `number` of a seed: of many, the one that sees the most even mix of classes in its first minutes."""
+    rng = np.random.default_rng([seed, 3, number] if number else [seed, 3])
     speed = float(rng.uniform(8, 15))
     path = FlightPath(
         start=np.zeros(2),

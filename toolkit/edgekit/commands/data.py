@@ -51,7 +51,7 @@ def extract(
     config: ConfigFile = None,
     only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
     frames: Annotated[str, typer.Option(metavar="FIRST:END", help="Only these frames, such as 0:500.")] = "",
-    size: Annotated[str, typer.Option(metavar="HxW", help="Bring every frame to this size.")] = "",
+    size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Bring every frame to this size.")] = "",
     split: Split = "train",
     workers: Workers = 0,
     json: Json = False,

@@ -21,7 +21,10 @@ def demo(
     ),
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Walk the whole road on the synthetic world: extract, train, distil, build, score. About five minutes."""
+    """Walk the whole road on the synthetic world: extract, train, distil, build, score. About five minutes.
+
+    Fails if the student as built is not better than each of the experts that it learnt from.
+    """
     from edgekit.demo import run_demo, show
 
     result = run_demo(output)
@@ -30,3 +33,5 @@ def demo(
         emit({"rows": rows, "bundle": str(result.bundle), "seconds": result.seconds, "beaten": result.beaten})
     else:
         show(result)
+    if not result.beaten:
+        raise typer.Exit(1)
