@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
+from clips import numbered_frames, write_clip
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 
@@ -19,41 +17,7 @@ def real() -> Path:
     return REAL
 
 
-def numbered_frames(count: int, size: tuple[int, int]) -> np.ndarray:
-    """Frames that can be told apart after lossy coding: 8 vertical bars show the number in binary."""
-    frames = np.zeros((count, *size, 3), np.uint8)
-    for number, frame in enumerate(frames):
-        for bit, columns in enumerate(np.array_split(np.arange(size[1]), 8)):
-            frame[:, columns] = 230 if number >> bit & 1 else 20
-    return frames
-
-
-def number_of(frame: np.ndarray) -> int:
-    bars = np.array_split(frame.mean(axis=(0, 2)), 8)
-    return sum(1 << bit for bit, bar in enumerate(bars) if bar.mean() > 125)
-
-
-def write_clip(path: Path, frames: np.ndarray, times: list[int] | None = None, codec: str = "libx264") -> Path:
-    """A video of these frames; `times` (in 1/100 s) for a varying frame rate."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 100)
-        for number, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts = times[number] if times else 4 * number
-            picture.time_base = Fraction(1, 100)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
-
-
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """70 numbered frames of 48x64: two whole work units and a part of a third."""
     return write_clip(tmp_path / "clip.mp4", numbered_frames(70, (48, 64)))
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import files_of, number_of, numbered_frames, write_clip
+from clips import files_of, number_of, numbered_frames, write_clip
 
 from edgekit_experts.config import Config, parse_config, shipped_config
 from edgekit_experts.dataset import Dataset, Video

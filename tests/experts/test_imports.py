@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import files_of
+from clips import files_of
 
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset, Video

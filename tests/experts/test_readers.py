@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import number_of, numbered_frames, write_clip
+from clips import number_of, numbered_frames, write_clip
 
 from edgekit_experts.video import open_video
 from edgekit_experts.video.resize import resize_stream
@@ -140,8 +140,14 @@ def test_a_flight_brings_its_truth(tmp_path: Path) -> None:
         assert (array.shape, array.dtype.name) == ((48, 80, modality.channels), modality.dtype)
 
 
+def test_flights_along_other_paths_are_other_videos() -> None:
+    first, second = open_video("world:3?frames=2"), open_video("world:3?frames=2&path=1")
+    assert (first.name, second.name) == ("world-3", "world-3-path-1")
+    assert first.fingerprint != second.fingerprint
+
+
 @pytest.mark.parametrize(
-    "uri", ["world:", "world:x", "world:1?frames=0", "world:1?size=9", "world:1?frame=3", "world:-1"]
+    "uri", ["world:1?path=-1", "world:", "world:x", "world:1?frames=0", "world:1?size=9", "world:1?frame=3", "world:-1"]
 )
 def test_a_flight_to_nowhere_is_an_error(uri: str) -> None:
     with pytest.raises(SourceError):

@@ -15,7 +15,7 @@ from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind, Modality
 
 SEMANTIC = (SimulatedSharp, SimulatedSmooth, SimulatedSloppy)
-WANTED = {SimulatedSharp: 0.62, SimulatedSmooth: 0.58, SimulatedSloppy: 0.52}
+WANTED = {SimulatedSharp: 0.53, SimulatedSmooth: 0.50, SimulatedSloppy: 0.45}
 THINGS = DRONESCAPES.classes.index("little-objects")
 
 

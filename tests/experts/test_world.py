@@ -192,6 +192,13 @@ def test_another_seed_is_another_flight() -> None:
     assert digest(Flight(1, size=(136, 240)).render(0)) != digest(Flight(4, size=(136, 240)).render(0))
 
 
+def test_another_path_leads_over_the_same_country() -> None:
+    here, there = (Flight(1, size=(136, 240), path=path) for path in (0, 1))
+    assert here._land is there._land
+    assert np.linalg.norm((here.pose(0) - there.pose(0))[:3, 3]) > 10
+    assert digest(here.render(0)) != digest(there.render(0))
+
+
 @pytest.mark.parametrize("size", [(136, 240), (97, 131), (16, 16), (240, 136)])
 def test_small_and_odd_sizes_show_the_same_scene(size: tuple[int, int]) -> None:
     frame = Flight(7, size=size).render(5)
@@ -216,7 +223,15 @@ def test_a_flight_ends_or_goes_on_for_ever() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"size": (8, 8)}, {"size": (99999, 64)}, {"fps": 0.0}, {"fps": float("nan")}, {"seed": -1}, {"frames": -2}],
+    [
+        {"size": (8, 8)},
+        {"size": (99999, 64)},
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"seed": -1},
+        {"path": -1},
+        {"frames": -2},
+    ],
 )
 def test_flights_that_make_no_sense_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(UsageError):

@@ -10,7 +10,7 @@ from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.augment import augment
 from edgekit_student.batches import batch_indices
 from edgekit_student.encoding import decode, encode
-from edgekit_student.losses import modality_loss
+from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
 from edgekit_student.metrics import class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.settings import Augmentation
@@ -70,6 +70,30 @@ def test_the_loss_of_each_kind_falls_to_its_least_at_the_truth(kind: Kind) -> No
     worse = modality_loss(modality, perfect + 3 * torch.randn_like(perfect) * perfect.abs().amax(), target)
     assert best < 0.01
     assert worse > best + 0.1
+
+
+def test_class_weights_raise_rare_classes_and_keep_the_mean() -> None:
+    seen = torch.tensor([900.0, 90.0, 10.0, 0.0])
+    share = seen / seen.sum()
+    even, root, full = (class_weights(seen, balance) for balance in (0.0, 0.5, 1.0))
+    assert even.tolist() == [1, 1, 1, 1]
+    assert root[2] / root[0] == pytest.approx(90**0.5)
+    assert (full * share)[:3].tolist() == pytest.approx([1 / 3] * 3)
+    for weights in (even, root, full):
+        assert (weights * share).sum() == pytest.approx(1)
+        assert torch.isfinite(weights).all()
+
+
+def test_a_weighted_class_counts_more_in_both_losses() -> None:
+    ids = torch.tensor([[[[0], [1]]]], dtype=torch.uint8)
+    target = encode(LABELS, ids, {})
+    sure_of_0 = torch.tensor([9.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    weights = torch.tensor([0.5, 2.0, 1.0])
+    for loss in (
+        lambda w: modality_loss(LABELS, sure_of_0, target, w),
+        lambda w: soft_cross_entropy(sure_of_0, target.values, target.valid.float(), 1.0, w),
+    ):
+        assert loss(weights) / loss(None) == pytest.approx(2, rel=1e-3)
 
 
 def test_miou_counts_classes_of_the_target_only_and_ignores_what_is_to_be_ignored() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from edgekit.commands.training import score_model
 from edgekit_experts.dataset import Dataset
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
-from edgekit_student.checkpoint import WEIGHTS, read_config, read_weights
+from edgekit_student.checkpoint import CONFIG, WEIGHTS, read_config, read_weights
 from edgekit_student.distill import distill
 from edgekit_student.fit import STATE, Progress
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
@@ -81,6 +82,30 @@ def test_a_resumed_training_ends_with_the_same_weights(scene: Path, tmp_path: Pa
     trained(scene, tmp_path / "parts", settings, resume=True)
     whole, parts = read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_ensembles_mask_as_the_training_did(scene: Path, tmp_path: Path) -> None:
+    settings = short(1, masking__hide=0.9, masking__always_visible=("rgb",))
+    trained(scene, tmp_path / "run", settings)
+    model = load_phg_mae(tmp_path / "run")
+    names = [modality.name for modality in model.config.inputs]
+    masks = model.masks(500, torch.Generator().manual_seed(0))
+    assert masks[:, names.index("rgb")].all()
+    others = [index for index, name in enumerate(names) if name != "rgb"]
+    assert masks[:, others].float().mean() == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("damage", [{"target": "nothing"}, {"masking": {"hide": 2}}])
+def test_a_checkpoint_that_contradicts_itself_is_refused(
+    scene: Path, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    trained(scene, tmp_path / "run", short(1))
+    config = tmp_path / "run" / CONFIG
+    table = json.loads(config.read_text(encoding="utf-8"))
+    table["network"] |= damage
+    config.write_text(json.dumps(table), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="does not say how"):
+        load_phg_mae(tmp_path / "run")
 
 
 def test_resuming_with_other_settings_is_refused(scene: Path, tmp_path: Path) -> None:

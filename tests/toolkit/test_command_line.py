@@ -16,6 +16,7 @@ import typer
 from edgekit import cli, console
 from edgekit._version import __version__
 from edgekit.build import Built
+from edgekit.demo import EXPERTS, Demo, Row
 from edgekit_runtime.errors import DataError, UsageError
 
 HEAVY = {"numpy", "torch", "cv2", "openvino", "onnx", "onnxruntime", "nncf", "zarr", "av", "lightning", "pydantic"}
@@ -48,6 +49,19 @@ def test_every_command_has_help_documented_options_and_json(name: str, edgekit: 
     assert command.help
     undocumented = [parameter.name for parameter in command.params if not getattr(parameter, "help", "documented")]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(("built", "status"), [(0.6, 0), (0.5, 1)])
+def test_the_demo_fails_unless_the_student_beats_each_expert(
+    built: float, status: int, edgekit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = (*(Row(name, 0.5) for name in EXPERTS), Row("student, as built", built, 2.0))
+    result = Demo(rows, tmp_path / "a.edgekit", tmp_path / "student", {"train": 1.0})
+    monkeypatch.setattr("edgekit.demo.run_demo", lambda folder: result)
+    answer = edgekit("demo", "-o", tmp_path)
+    assert answer.status == status
+    assert "student, as built" in answer.err
+    assert ("not better" in answer.err) == bool(status)
 
 
 @pytest.mark.parametrize(
