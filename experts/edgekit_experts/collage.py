@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from edgekit_experts.dataset import Video
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import DataError, SinkError
+from edgekit_runtime.files import whole
 
 Array = npt.NDArray[Any]
 
@@ -110,13 +110,9 @@ def _columns(count: int, size: tuple[int, int]) -> int:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            write(partial)
     except OSError as error:
         raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
+from edgekit_runtime.files import whole
 from edgekit_runtime.loop import Loop
 from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
@@ -216,13 +217,10 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _write_stats(path: Path, stats: Stats) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps(stats.to_dict()) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(stats.to_dict()) + "\n", encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise SinkError(f"The statistics file {path} cannot be written: {error.strerror or error}.") from error
 
 

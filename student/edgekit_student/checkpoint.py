@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import CheckpointError
+from edgekit_runtime.files import whole
 from edgekit_runtime.modality import Modality
 
 if TYPE_CHECKING:
@@ -85,9 +86,8 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], config: Checkpoint
     payload = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
     config = replace(config, weights_sha256=sha256(payload).hexdigest())
     for name, data in ((WEIGHTS, payload), (CONFIG, config.to_json().encode())):
-        partial = folder / f".{name}.partial"
-        partial.write_bytes(data)
-        partial.replace(folder / name)
+        with whole(folder / name) as partial:
+            partial.write_bytes(data)
 
 
 def read_config(folder: Path) -> CheckpointConfig:

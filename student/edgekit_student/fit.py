@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit_runtime.errors import CheckpointError, EdgekitError
+from edgekit_runtime.files import whole
 from edgekit_student.batches import Batch, prefetched
 from edgekit_student.settings import Optimisation
 
@@ -163,9 +164,8 @@ def _save_state(
         metadata={"step": str(step), "settings": settings.model_dump_json()},
     )
     run.mkdir(parents=True, exist_ok=True)
-    partial = run / f".{STATE}.partial"
-    partial.write_bytes(payload)
-    partial.replace(run / STATE)
+    with whole(run / STATE) as partial:
+        partial.write_bytes(payload)
 
 
 def _load_state(run: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], settings: Optimisation) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,29 @@ def test_resuming_with_other_settings_is_refused(scene: Path, tmp_path: Path) ->
         trained(scene, tmp_path / "run", settings, on_progress=kill)
     with pytest.raises(CheckpointError, match="other optimisation settings"):
         trained(scene, tmp_path / "run", short(5, optimisation__checkpoint_every=1), resume=True)
+
+
+def test_a_full_disk_loses_no_state_and_leaves_nothing_half_written(scene: Path, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(state: Progress) -> None:
+        if state.step == 2:
+            raise KilledError
+
+    settings = short(4, optimisation__checkpoint_every=1)
+    with pytest.raises(KilledError):
+        trained(scene, tmp_path / "run", settings, on_progress=kill)
+    before = (tmp_path / "run" / STATE).read_bytes()
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            trained(scene, tmp_path / "run", settings, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == {STATE: before}
+    assert trained(scene, tmp_path / "run", settings, resume=True)
 
 
 def test_a_finished_training_is_not_overwritten(scene: Path, tmp_path: Path) -> None:

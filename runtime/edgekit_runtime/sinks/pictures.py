@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from edgekit_runtime.errors import SinkError
+from edgekit_runtime.files import whole
 from edgekit_runtime.model import Result
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
 
@@ -30,12 +31,10 @@ def save_png(path: Path, picture: Picture) -> None:
     ok, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not ok:
         raise SinkError(f"{path}: the picture cannot be encoded.")
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data.tobytes())
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_bytes(data.tobytes())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise SinkError(
             f"{path} cannot be written: {error.strerror or error}.", hint="What was written before is whole."
         ) from error
