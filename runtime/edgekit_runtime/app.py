@@ -110,12 +110,6 @@ def run(
     return last
 
 
-def default_bundle() -> Path | None:
-    """The bundle that ships inside the wheel, if this wheel has one."""
-    path = Path(__file__).parent / "default.edgekit"
-    return path if path.is_file() else None
-
-
 def _ready(model: Model, source: Source) -> Ready:
     return Ready(
         bundle=str(model.path),

@@ -49,17 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from edgekit_runtime.app import default_bundle, run
+    from edgekit_runtime.app import run
 
-    bundle = options.bundle or default_bundle()
-    if bundle is None:
+    if options.bundle is None:
         raise UsageError("No bundle was named.", hint=f"{_PROGRAM} model.edgekit --source clip.mp4")
     sinks = options.sink or ["window"]
     if options.json and any(sink.startswith("stdout") for sink in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
     progress = Progress()
     stats = run(
-        bundle,
+        options.bundle,
         options.source if options.source is not None else f"camera:{options.camera}",
         sinks,
         frames=options.frames,
