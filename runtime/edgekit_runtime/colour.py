@@ -33,6 +33,9 @@ def colourise(modality: Modality, array: Array, span: Span | None = None) -> Pic
         return palette(modality.taxonomy)[array[..., 0].astype(np.uint8)]
     if modality.kind is Kind.DEPTH:
         depth = array[..., 0]
+        if modality.near_is_high:
+            depth = -depth.astype(np.float32)
+            span = (-span[1], -span[0]) if span else None
         return np.ascontiguousarray(depth_bgr(depth, span or depth_span(depth))[..., ::-1])
     if modality.kind is Kind.NORMALS:
         return _from_unit((array.astype(np.float32) + 1) / 2)

@@ -97,6 +97,11 @@ class Modality:
             raise ValueError(f"modality {self.name!r} needs at least one channel")
 
     @property
+    def near_is_high(self) -> bool:
+        """Whether larger values of this depth are nearer: inverse depth, metric (`1/m`) or relative."""
+        return self.kind is Kind.DEPTH and (self.unit == "1/m" or self.unit.endswith("inverse depth"))
+
+    @property
     def features(self) -> int:
         """Channels as a network sees them: one per class for labels."""
         return len(self.taxonomy) if self.taxonomy else self.channels

@@ -129,3 +129,13 @@ def test_overlay_draws_frames_of_any_size(manifest, size: tuple[int, int]):
     overlay = Overlay(manifest)
     overlay.draw(result(), STATUS)
     assert overlay.draw(result(*size), STATUS).shape == (*size, 3)
+
+
+@pytest.mark.parametrize("span", [None, (0.0, 3.0)])
+def test_inverse_depth_is_red_where_it_is_near_as_depth_is(span: tuple[float, float] | None) -> None:
+    values = np.arange(4, dtype=np.float32).repeat(4).reshape(4, 4, 1)
+    metres = Modality("depth", Kind.DEPTH, dtype="float32", unit="m")
+    inverse = Modality("depth", Kind.DEPTH, dtype="uint8", unit="relative inverse depth")
+    np.testing.assert_array_equal(
+        colourise(inverse, (3 - values).astype(np.uint8), span), colourise(metres, values, span)
+    )
