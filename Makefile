@@ -40,6 +40,7 @@ $(INSTALLED): constraints.txt pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || \
 		{ echo "edgekit needs Python 3.11 to 3.13; say which: make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python $(if $(filter gui,$(OPENCV)),opencv-python-headless) 2>/dev/null
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--editable './runtime[openvino,$(OPENCV)]' --editable '.[dev]'
 	touch $@

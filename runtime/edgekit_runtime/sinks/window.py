@@ -36,7 +36,8 @@ class WindowSink(Sink):
         # OpenCV's Qt complains about fonts, a line a letter; it shows the picture all the same.
         os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         try:
-            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL)
+            # Of any size, in the picture's own shape, without OpenCV's toolbar.
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise SinkError("OpenCV cannot open a window here.", hint=_ALTERNATIVES) from error
 
