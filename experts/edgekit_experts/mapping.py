@@ -2,13 +2,13 @@
 
     from = "cityscapes"
     to = "camvid"
+    ignored = []                                # classes that are none of the target's
 
     [classes]
-    road = "road"
-    "traffic light" = "sign"
-    ...                          # "" leaves a class out: its pixels are ignored
+    sign = ["traffic light", "traffic sign"]    # each class of the target with those of the source that become it
+    ...
 
-Every class of the source must be named. Ignored pixels stay ignored.
+Every class of the source must be named once. Ignored pixels stay ignored.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset.names import closest
-from edgekit_experts.taxonomies import TAXONOMIES
+from edgekit_experts.taxonomies import find_taxonomy
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Taxonomy
 
@@ -37,23 +38,21 @@ class Mapping:
 
 
 def find_mapping(source: Taxonomy, to: str, table: str = "") -> Mapping:
-    """The table from `source` to the taxonomy named `to`: the given file, or the one that ships.
+    """The table from `source` to the taxonomy `to` (a name or a file): the given one, or the one that ships.
 
     Raises ExpertError when there is none or it does not fit.
     """
-    target = TAXONOMIES.get(to)
-    if target is None:
-        raise ExpertError(f"label_map: unknown taxonomy {to!r}.", hint=closest(to, TAXONOMIES))
+    target = find_taxonomy(to)
     if table:
         path = Path(table)
         if not path.is_file():
             raise ExpertError(f"label_map: there is no table {table}.", hint="Check the path.")
         return parse_mapping(path.read_text(encoding="utf-8"), source, target, where=table)
-    name = f"{source.name}-to-{to}.toml"
+    name = f"{source.name}-to-{target.name}.toml"
     shipped = files("edgekit_experts") / "tables" / name
     if not shipped.is_file():
         raise ExpertError(
-            f"label_map: no table from {source.name!r} to {to!r} ships with edgekit.",
+            f"label_map: no table from {source.name!r} to {target.name!r} ships with edgekit.",
             hint='Write one (see edgekit_experts/mapping.py) and name it: table = "my.toml".',
         )
     return parse_mapping(shipped.read_text(encoding="utf-8"), source, target, where=name)
@@ -63,28 +62,31 @@ def parse_mapping(text: str, source: Taxonomy, target: Taxonomy, where: str) -> 
     """Raises ExpertError that names the class at fault."""
     try:
         table = tomllib.loads(text)
-        classes = dict(table["classes"])
+        groups: dict[str, list[str]] = {str(goal): list(names) for goal, names in dict(table["classes"]).items()}
+        ignored = list(table.get("ignored", []))
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise ExpertError(f"{where} is not a table of classes: {error}.") from error
     for side, taxonomy in (("from", source), ("to", target)):
         if table.get(side) != taxonomy.name:
             raise ExpertError(f"{where}: `{side}` is {table.get(side)!r}, needed is {taxonomy.name!r}.")
-    missing = [name for name in source.classes if name not in classes]
-    unknown = [name for name in classes if name not in source.classes]
-    if missing or unknown:
-        raise ExpertError(
-            f"{where}: the table lacks {missing or 'nothing'} and has unknown classes {unknown or 'none'}.",
-            hint=f"It must name every class of {source.name!r}.",
-        )
-    lookup = np.full(256, target.ignore, np.uint8)
-    for index, name in enumerate(source.classes):
-        goal = classes[name]
-        if goal == "":
-            continue
+    for goal in groups:
         if goal not in target.classes:
             raise ExpertError(
-                f"{where}: {name!r} maps to {goal!r}, which {target.name!r} does not have.",
-                hint=closest(str(goal), target.classes),
+                f"{where}: there is no class {goal!r} in {target.name!r}.", hint=closest(goal, target.classes)
             )
-        lookup[index] = target.classes.index(goal)
+    named = [*ignored, *chain.from_iterable(groups.values())]
+    for name in named:
+        if name not in source.classes:
+            raise ExpertError(
+                f"{where}: there is no class {name!r} in {source.name!r}.", hint=closest(str(name), source.classes)
+            )
+    wrong = [name for name in source.classes if named.count(name) != 1]
+    if wrong:
+        raise ExpertError(
+            f"{where} must name every class of {source.name!r} once; not so: {', '.join(wrong)}.",
+            hint="Classes that are to be left out belong into `ignored`.",
+        )
+    lookup = np.full(256, target.ignore, np.uint8)
+    for goal, names in groups.items():
+        lookup[[source.classes.index(name) for name in names]] = target.classes.index(goal)
     return Mapping(target, lookup)

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgekit_experts.classical.colour import Hsv, Rgb
-from edgekit_experts.classical.edges import Canny
-from edgekit_experts.classical.flow import DisFlow
+from edgekit_experts.classical.edges import Canny, Gradients
+from edgekit_experts.classical.features import KeyPoints
+from edgekit_experts.classical.flow import DisFlow, FarnebackFlow
 from edgekit_experts.classical.labels import LabelMap, MajorityVote, VoteAgreement, vote
 from edgekit_experts.classical.normals import Normals, normals_from_depth, pinhole
+from edgekit_experts.classical.softseg import GeneralisedBoundaries, Halftone, SoftSegmentation, Superpixels
 from edgekit_experts.expert import Batch, Expert
-from edgekit_experts.mapping import parse_mapping
-from edgekit_experts.taxonomies import CAMVID, CITYSCAPES
+from edgekit_experts.mapping import find_mapping, parse_mapping
+from edgekit_experts.taxonomies import CAMVID, CITYSCAPES, TAXONOMIES, find_taxonomy
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind, Modality
 
@@ -29,7 +31,25 @@ def batch(frames: np.ndarray, **inputs: np.ndarray) -> Batch:
     return Batch(frames, inputs, 0)
 
 
-@pytest.mark.parametrize("expert", [Rgb(), Hsv(), Canny(), DisFlow(gap=2)])
+@pytest.mark.parametrize(
+    "expert",
+    [
+        Rgb(),
+        Hsv(),
+        Canny(),
+        Gradients(),
+        DisFlow(gap=2),
+        DisFlow(gap=-1),
+        FarnebackFlow(),
+        SoftSegmentation(),
+        GeneralisedBoundaries(),
+        Superpixels(size=8),
+        Halftone(),
+        KeyPoints("sift"),
+        KeyPoints("orb"),
+    ],
+    ids=lambda expert: type(expert).__name__,
+)
 def test_what_comes_out_is_what_was_declared(expert: Expert) -> None:
     before, after = expert.context
     frames = RNG.integers(0, 256, (before + 3 + after, 40, 56, 3), np.uint8)
@@ -192,8 +212,10 @@ def test_the_shipped_map_says_what_the_data_set_says() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("road = ", "roads = "), "lacks"),
-        (('road = "road"', 'road = "raod"'), "maps to 'raod'"),
+        (("road = ", "raod = "), "no class 'raod' in 'camvid'"),
+        (('["road"]', '["raod"]'), "no class 'raod' in 'cityscapes'"),
+        (('["road"]', "[]"), "not so: road"),
+        (("ignored = []", 'ignored = ["road"]'), "not so: road"),
         (('from = "cityscapes"', 'from = "coco"'), "`from` is 'coco'"),
         (("[classes]", "[klasses]"), "not a table"),
         (("[classes]", "[classes"), "not a table"),
@@ -202,6 +224,48 @@ def test_the_shipped_map_says_what_the_data_set_says() -> None:
 def test_a_wrong_table_is_named_with_its_fault(change: tuple[str, str], message: str) -> None:
     from importlib.resources import files
 
-    text = (files("edgekit_experts") / "tables" / "cityscapes-to-camvid.toml").read_text()
+    text = (files("edgekit_experts") / "tables" / "cityscapes-to-camvid.toml").read_text(encoding="utf-8")
     with pytest.raises(ExpertError, match=message):
         parse_mapping(text.replace(*change, 1), CITYSCAPES, CAMVID, "mine.toml")
+
+
+@pytest.mark.parametrize("to", ["camvid", "dronescapes"])
+@pytest.mark.parametrize("source", ["ade20k", "cityscapes", "coco-panoptic", "mapillary"])
+def test_every_table_that_ships_fits_its_taxonomies(source: str, to: str) -> None:
+    lookup = find_mapping(TAXONOMIES[source], to).lookup
+    named = lookup[: len(TAXONOMIES[source])]
+    target = TAXONOMIES[to]
+    assert {target.classes.index("sky"), target.classes.index("road")} <= set(named.tolist())
+    assert set(lookup[len(TAXONOMIES[source]) :].tolist()) == {target.ignore}
+
+
+def test_a_taxonomy_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('name = "mine"\nclasses = ["way", "rest"]\n', encoding="utf-8")
+    table = tmp_path / "table.toml"
+    rest = ", ".join(f'"{name}"' for name in CITYSCAPES.classes[1:])
+    table.write_text(
+        f'from = "cityscapes"\nto = "mine"\n[classes]\nway = ["road"]\nrest = [{rest}]\n', encoding="utf-8"
+    )
+    expert = LabelMap(of="net", to=str(mine), table=str(table))
+    modality = expert.produces({"net": Modality("net", Kind.LABELS, taxonomy=CITYSCAPES)})
+    assert modality.taxonomy is not None
+    assert modality.taxonomy.classes == ("way", "rest")
+    ids = np.uint8([[[[0], [5], [255]]]])
+    assert expert.compute(batch(np.zeros((1, 1, 3, 3), np.uint8), net=ids)).ravel().tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes = ['a']", "name"),
+        ("name = 'x'", "classes"),
+        ("name = 'x'\nclasses = ['a', 'a']", "twice"),
+        ("[", "no taxonomy"),
+    ],
+)
+def test_a_malformed_taxonomy_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ExpertError, match=message):
+        find_taxonomy(str(path))

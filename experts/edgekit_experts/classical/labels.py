@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,10 +56,16 @@ class MajorityVote(Expert):
     """The class that most of the label maps `of` name, pixel by pixel: uint8 (H, W, 1).
 
     Ties go to the lowest class id. Ignored pixels do not vote; where nobody votes, the result is ignored, too.
+    `weights` says how many votes each map has, one where nothing is said.
     """
 
-    def __init__(self, of: Sequence[str]) -> None:
+    def __init__(self, of: Sequence[str], weights: Sequence[float] = ()) -> None:
         self.of = _names(of, "majority_vote")
+        self.weights = tuple(weights)
+        if weights and (len(weights) != len(self.of) or min(weights) <= 0):
+            raise ExpertError(
+                f"majority_vote: {len(self.of)} label maps need as many weights above 0, not {list(weights)}."
+            )
         self._taxonomy: Taxonomy | None = None
 
     @property
@@ -71,7 +79,10 @@ class MajorityVote(Expert):
 
     def compute(self, batch: Batch) -> Array:
         assert self._taxonomy is not None, "produces() comes first"
-        return vote([batch.inputs[name] for name in self.of], self._taxonomy.ignore)[0]
+        maps = [batch.inputs[name] for name in self.of]
+        if self.weights:
+            return weighted_vote(maps, self.weights, self._taxonomy.ignore)
+        return vote(maps, self._taxonomy.ignore)[0]
 
 
 class VoteAgreement(Expert):
@@ -117,6 +128,58 @@ def vote(maps: Sequence[Array], ignore: int) -> tuple[Array, Array]:
     winner = np.uint8(255) - (best & 255).astype(np.uint8)
     winner[votes == 0] = ignore
     return winner, votes
+
+
+def weighted_vote(maps: Sequence[Array], weights: Sequence[float], ignore: int) -> Array:
+    """The class with the largest sum of weights, ties to the lowest id; `ignore` where no map names one."""
+    best = np.zeros(maps[0].shape, np.float32)
+    winner = np.full(maps[0].shape, ignore, np.uint8)
+    for candidate in maps:
+        votes = np.zeros(candidate.shape, np.float32)
+        for other, weight in zip(maps, weights, strict=True):
+            votes += np.float32(weight) * (other == candidate)
+        votes[candidate == ignore] = 0
+        better = (votes > best) | ((votes == best) & (votes > 0) & (candidate < winner))
+        np.copyto(best, votes, where=better)
+        np.copyto(winner, candidate, where=better)
+    return winner
+
+
+class TemporalMedian(Expert):
+    """The median of `of` over `frames` consecutive frames, this one in their middle; of labels, the majority.
+
+    Steadies what flickers where the camera moves slowly. Kinds: labels, depth, edges, masks and images. Missing
+    values (NaN, ignored) do not count. Ties of labels go to the lowest class id.
+    """
+
+    def __init__(self, of: str, frames: int = 5) -> None:
+        if frames < 3 or frames % 2 == 0:
+            raise ExpertError(f"temporal_median: {frames} frames have no middle.", hint="Give 3, 5, 7 ...")
+        self.of, self.frames = of, frames
+        self.context = (frames // 2, frames // 2)
+        self._modality: Modality | None = None
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def produces(self, inputs: Mapping[str, Modality]) -> Modality:
+        source = inputs[self.of]
+        if source.kind in (Kind.FLOW, Kind.NORMALS):
+            raise ExpertError(f"temporal_median cannot take the median of {source.kind.value} ({self.of!r}).")
+        self._modality = replace(source, name=f"{self.of}_steady")
+        return self._modality
+
+    def compute(self, batch: Batch) -> Array:
+        assert self._modality is not None, "produces() comes first"
+        values = batch.inputs[self.of]
+        windows = [values[first : first + self.frames] for first in range(len(values) - self.frames + 1)]
+        if self._modality.taxonomy:
+            return np.stack([vote(list(window), self._modality.taxonomy.ignore)[0] for window in windows])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # all NaN is NaN
+            steady = [np.nanmedian(window.astype(np.float32), axis=0) for window in windows]
+        return np.stack(steady).astype(values.dtype)
 
 
 def _names(of: Sequence[str], who: str) -> tuple[str, ...]:
