@@ -93,6 +93,14 @@ def shown(video: Video, only: Sequence[str] = ()) -> list[str]:
     return names
 
 
+def frames_made(video: Video, names: Sequence[str]) -> list[int]:
+    """The frames of which any of these modalities is done, in order. Raises DataError if there is none."""
+    made = [int(index) for index in np.flatnonzero(np.logical_or.reduce([video.done(name) for name in names]))]
+    if not made:
+        raise DataError(f"No frame of {video.name} is done yet.", hint="Run `edgekit extract` first.")
+    return made
+
+
 def _picture(video: Video, name: str, index: int) -> Array | None:
     if not video.done(name)[index]:
         return None

@@ -30,6 +30,7 @@ from edgekit_experts.graph import Graph, build_graph
 from edgekit_experts.units import UnitReader
 from edgekit_experts.video import VideoReader
 from edgekit_runtime.errors import EdgekitError, SourceError, UsageError
+from edgekit_runtime.modality import Modality
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -89,7 +90,7 @@ def extract(
     Everything is checked before the first frame is decoded. Raises EdgekitError; what was written stays.
     """
     options = options or ExtractOptions()
-    graphs = [build_graph(config, reader.streams, options.only) for reader in readers]
+    graphs = _graphs(readers, config, options.only)
     data = Dataset.create(out)
     for reader in readers:
         data.add_video(reader.name, _info(reader, options.split))
@@ -118,6 +119,15 @@ def extract(
     report.videos = [reader.name for reader in readers]
     report.seconds = time.monotonic() - started
     return report
+
+
+def _graphs(readers: Sequence[VideoReader], config: Config, only: tuple[str, ...]) -> list[Graph]:
+    """One for each video; those whose sources bring the same along share it, and the networks in it."""
+    known: dict[tuple[Modality, ...], Graph] = {}
+    for reader in readers:
+        if reader.streams not in known:
+            known[reader.streams] = build_graph(config, reader.streams, only)
+    return [known[reader.streams] for reader in readers]
 
 
 class _Shared:

@@ -45,6 +45,7 @@ BUILTIN: Mapping[str, str] = {
     "safe_landing": "edgekit_experts.classical.masks:SafeLanding",
     "confident": "edgekit_experts.classical.masks:Confident",
     "parallax_depth": "edgekit_experts.classical.parallax:ParallaxDepth",
+    "model": "edgekit_experts.learned.model:Model",
     "given": "edgekit_experts.classical.given:Given",
     "simulated_sharp": "edgekit_experts.simulated:SimulatedSharp",
     "simulated_smooth": "edgekit_experts.simulated:SimulatedSmooth",

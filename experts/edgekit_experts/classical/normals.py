@@ -27,7 +27,8 @@ class Normals(Expert):
     Camera frame: x right, y down, z forward; every normal faces the camera (n · p < 0). `window` is the odd
     side of the window in pixels. The camera is a pinhole with its centre in the middle of the picture and
     square pixels, of horizontal field of view `fov` (degrees), or as `intrinsics` = [fx, fy, cx, cy] in pixels
-    of the stored frame say.
+    of the stored frame say. Of inverse depth the reciprocal is taken; where it is relative, with a scale and an
+    offset that nobody knows, normals are as good as the guess that the offset is 0.
 
     Method: the normal is the eigenvector of the smallest eigenvalue of the 3×3 covariance of the points, as an
     SVD of each window would give it; the covariances of all windows come from ten box filters over products of
@@ -45,6 +46,7 @@ class Normals(Expert):
             raise ExpertError("normals: intrinsics are [fx, fy, cx, cy] in pixels.")
         self.of, self.window, self.fov = of, window, fov
         self.intrinsics = intrinsics
+        self._inverse = False
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ class Normals(Expert):
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         depth = expect(inputs, self.of, Kind.DEPTH, "normals")
+        self._inverse = depth.near_is_high
         return Modality("normals", Kind.NORMALS, 3, "float16", (-1, 1), truth=depth.truth)
 
     def compute(self, batch: Batch) -> Array:
@@ -60,6 +63,9 @@ class Normals(Expert):
         camera = self.intrinsics or pinhole(height, width, self.fov)
         out = np.empty((*depths.shape, 3), np.float16)
         for depth, result in zip(depths, out, strict=True):
+            if self._inverse:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    depth = 1 / depth.astype(np.float32)
             result[...] = normals_from_depth(depth, camera, self.window)
         return out
 

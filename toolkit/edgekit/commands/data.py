@@ -146,12 +146,12 @@ def view(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .png or an .mp4 file.")],
     video: Annotated[str, typer.Option(help="Which video; else the first.")] = "",
     only: Annotated[str, typer.Option(help="Modalities to show: a,b")] = "",
-    frame: Annotated[int | None, typer.Option(min=0, help="For a picture: which frame; else the middle.")] = None,
+    frame: Annotated[int | None, typer.Option(min=0, help="For a picture: which; else one in the middle.")] = None,
     frames: Annotated[str, typer.Option(metavar="FIRST:END", help="For a video: only these.")] = "",
     json: Json = False,
 ) -> None:
     """Draw all modalities side by side, as a picture or a video."""
-    from edgekit_experts.collage import shown, write_mp4, write_png
+    from edgekit_experts.collage import frames_made, shown, write_mp4, write_png
     from edgekit_experts.dataset import Dataset
 
     opened = Dataset.open(data)
@@ -160,13 +160,15 @@ def view(
     chosen = opened.video(video or opened.videos[0])
     names = shown(chosen, _names(only))
     if output.suffix.lower() == ".png":
-        index = chosen.frames // 2 if frame is None else frame
+        made = frames_made(chosen, names)
+        index = made[len(made) // 2] if frame is None else frame
         if index >= chosen.frames:
             raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
         write_png(chosen, index, names, output)
     elif output.suffix.lower() == ".mp4":
         first, end = _span(frames)
-        span = range(chosen.frames)[first:end]
+        made = frames_made(chosen, names)
+        span = range(chosen.frames)[first:end] if frames else range(made[0], made[-1] + 1)
         if not span:
             raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
         with progress("View", len(span)) as advance:
