@@ -73,7 +73,7 @@ def test_only_keeps_what_is_named_and_what_it_needs() -> None:
         ('[e]\nexpert = "majority_vote"\nof = ["a", "b"]', "one taxonomy", "label_map"),
         ('[e]\nexpert = "majority_vote"\nof = ["a"]', "two or more", ""),
         ('[e]\nexpert = "label_map"\nof = "a"\nto = "cityscapes"', "no table from 'camvid'", "table"),
-        ('[e]\nexpert = "label_map"\nof = "a"\nto = "citiscapes"', "unknown taxonomy", "'cityscapes'"),
+        ('[e]\nexpert = "label_map"\nof = "a"\nto = "citiscapes"', "no taxonomy", "'cityscapes'"),
         ('[e]\nexpert = "dis_flow"\npreset = "fats"', "unknown preset", "'fast'"),
         (
             '[x]\nexpert = "given"\nof = "y"\n[y]\nexpert = "given"\nof = "x"\n',
