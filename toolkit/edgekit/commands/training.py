@@ -122,7 +122,7 @@ def distill(
             data,
             output,
             settings,
-            parent=f"{run}@{teacher.config.weights_sha256[:16]}",
+            parent=f"{run.resolve().name}@{teacher.config.weights_sha256[:16]}",
             device=_device(device),
             resume=resume,
             on_teaching=lambda done, total: taught(1, f"of {total} frames"),
