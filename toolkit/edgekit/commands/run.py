@@ -21,7 +21,10 @@ def run(
         str | None, typer.Option(metavar="URI", help="Read a video file, a folder of pictures, world:SEED or test:.")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Bundle; else the newest one under build/.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Bundle; else the newest under build/, else the one that edgekit comes with."
+        ),
     ] = None,
     sink: Annotated[
         list[str] | None,
