@@ -46,6 +46,8 @@ BUILTIN: Mapping[str, str] = {
     "confident": "edgekit_experts.classical.masks:Confident",
     "parallax_depth": "edgekit_experts.classical.parallax:ParallaxDepth",
     "model": "edgekit_experts.learned.model:Model",
+    "pretrained_depth": "edgekit_experts.learned.pretrained:PretrainedDepth",
+    "pretrained_labels": "edgekit_experts.learned.pretrained:PretrainedLabels",
     "given": "edgekit_experts.classical.given:Given",
     "simulated_sharp": "edgekit_experts.simulated:SimulatedSharp",
     "simulated_smooth": "edgekit_experts.simulated:SimulatedSmooth",

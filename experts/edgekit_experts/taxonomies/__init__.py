@@ -48,17 +48,21 @@ def parse_taxonomy(text: str) -> Taxonomy:
             colours = tuple(tuple(colour) for colour in table["colours"].values())
         else:
             classes = tuple(table["classes"])
-            colours = tuple(_colour(number) for number in range(len(classes)))
+            colours = numbered_colours(len(classes))
         return Taxonomy(str(table["name"]), classes, colours, int(table.get("ignore", 255)))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{error} is missing or of the wrong type") from error
 
 
-def _colour(number: int) -> tuple[int, int, int]:
+def numbered_colours(count: int) -> tuple[tuple[int, int, int], ...]:
     """Colours that are far apart for numbers that are near: hues in golden steps, in three shades."""
-    hue = number * 0.618034 % 1
-    red, green, blue = colorsys.hsv_to_rgb(hue, (0.85, 0.55, 0.7)[number % 3], (0.95, 0.85, 0.6)[number % 3])
-    return round(255 * red), round(255 * green), round(255 * blue)
+
+    def colour(number: int) -> tuple[int, int, int]:
+        saturation, value = ((0.85, 0.95), (0.55, 0.85), (0.7, 0.6))[number % 3]
+        red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, saturation, value)
+        return round(255 * red), round(255 * green), round(255 * blue)
+
+    return tuple(colour(number) for number in range(count))
 
 
 def _shipped(name: str) -> Taxonomy:
@@ -66,4 +70,6 @@ def _shipped(name: str) -> Taxonomy:
 
 
 TAXONOMIES = {name: _shipped(name) for name in _SHIPPED}
-DRONESCAPES, CAMVID, CITYSCAPES = (TAXONOMIES[name] for name in ("dronescapes", "camvid", "cityscapes"))
+DRONESCAPES, CAMVID, CITYSCAPES, ADE20K = (
+    TAXONOMIES[name] for name in ("dronescapes", "camvid", "cityscapes", "ade20k")
+)

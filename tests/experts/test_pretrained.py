@@ -1,0 +1,215 @@
+"""Small random networks of the real architectures, saved to disk, against the library's own pipelines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edgekit_experts.expert import Batch
+from edgekit_experts.learned.pretrained import Preparation, PretrainedDepth, PretrainedLabels, taxonomy_of
+from edgekit_experts.taxonomies import ADE20K, CITYSCAPES
+from edgekit_runtime.errors import ExpertError
+
+transformers = pytest.importorskip("transformers")
+Image = pytest.importorskip("PIL.Image")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def frame() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+    return cv2.resize(noise, (192, 128), interpolation=cv2.INTER_CUBIC)
+
+
+def save(folder: Path, model: Any, processor: str, **preparation: Any) -> str:
+    with torch.no_grad():  # random networks answer nearly the same everywhere; these do not
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3)
+    model.eval().save_pretrained(folder)
+    table = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **preparation}
+    table["image_processor_type"] = processor
+    (folder / "preprocessor_config.json").write_text(json.dumps(table), encoding="utf-8")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def dpt(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    config = transformers.DPTConfig(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=37,
+        image_size=64,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[16, 32, 32, 32],
+        fusion_hidden_size=32,
+        is_hybrid=False,
+    )
+    size = {"size": {"height": 64, "width": 64}, "resample": 3, "keep_aspect_ratio": False}
+    model = transformers.DPTForDepthEstimation(config)
+    return save(tmp_path_factory.mktemp("dpt"), model, "DPTImageProcessor", **size, **HALVES)
+
+
+@pytest.fixture(scope="module")
+def segformer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(1)
+    config = transformers.SegformerConfig(
+        depths=[1] * 4,
+        hidden_sizes=[16, 16, 32, 32],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16,
+        id2label=dict(enumerate(CITYSCAPES.classes)),
+        label2id={name: number for number, name in enumerate(CITYSCAPES.classes)},
+    )
+    model = transformers.SegformerForSemanticSegmentation(config)
+    size = {"size": {"height": 64, "width": 96}, "resample": 2}
+    return save(tmp_path_factory.mktemp("segformer"), model, "SegformerImageProcessor", **size, **HALVES)
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(2)
+    backbone = transformers.SwinConfig(
+        image_size=64,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+        window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone,
+        hidden_dim=32,
+        feature_size=32,
+        mask_feature_size=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        num_queries=10,
+        id2label={0: "one", 1: "two", 2: "three", 3: "two"},
+        label2id={"one": 0, "two": 1, "three": 2},
+    )
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    size = {"size": {"shortest_edge": 64, "longest_edge": 128}, "size_divisor": 32, "resample": 2}
+    return save(tmp_path_factory.mktemp("mask2former"), model, "Mask2FormerImageProcessor", **size, **HALVES)
+
+
+def answer(expert: Any, frame: np.ndarray) -> np.ndarray:
+    modality = expert.produces({})
+    computed = expert.compute(Batch(frame[None], {}, 0))
+    assert computed.shape == (1, *frame.shape[:2], modality.channels)
+    assert computed.dtype.name == modality.dtype
+    return computed[0, ..., 0]
+
+
+def test_depth_is_that_of_the_librarys_pipeline(dpt: str, frame: np.ndarray) -> None:
+    pipeline = transformers.pipeline("depth-estimation", model=dpt, device="cpu")
+    expected = pipeline(Image.fromarray(frame))["predicted_depth"].squeeze().numpy()
+    depth = answer(PretrainedDepth(dpt), frame).astype(np.float32)
+    expected = cv2.resize(expected, depth.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    spread = np.percentile(expected, 99) - np.percentile(expected, 1)
+    assert spread > 0
+    # Pillow and OpenCV shrink a picture differently: two per cent of the range.
+    assert np.abs(depth - expected).mean() < 0.02 * spread
+    assert np.corrcoef(depth.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+def test_compiled_is_torch_to_the_fifth_digit_and_pictures_need_not_be_square(dpt: str, frame: np.ndarray) -> None:
+    expert = PretrainedDepth(dpt, size=96)
+    assert expert._network_size(*frame.shape[:2]) == (64, 96)
+    tensor = expert._prepared().tensor(frame, (64, 96))
+    with torch.no_grad():
+        expected = expert._load()(torch.from_numpy(tensor)).numpy()
+    compiled = expert._network((64, 96))(tensor)
+    assert compiled.shape == expected.shape
+    np.testing.assert_allclose(compiled, expected, atol=1e-4 * np.abs(expected).max())
+    assert np.isfinite(answer(expert, frame)).all()
+
+
+@pytest.mark.parametrize("name", ["segformer", "mask2former"])
+def test_classes_are_those_of_the_librarys_pipeline(
+    name: str, frame: np.ndarray, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(name)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    kind = {
+        "segformer": transformers.AutoModelForSemanticSegmentation,
+        "mask2former": transformers.AutoModelForUniversalSegmentation,
+    }[name]
+    model = kind.from_pretrained(folder).eval()
+    with torch.no_grad():
+        outputs = model(pixel_values=processor(images=Image.fromarray(frame), return_tensors="pt")["pixel_values"])
+    (expected,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[frame.shape[:2]])
+    labels = answer(PretrainedLabels(folder), frame)
+    assert len(np.unique(labels)) > 1
+    # The library goes by way of masks of 384×384, and random masks are all border.
+    assert (labels == expected.numpy()).mean() > {"segformer": 0.95, "mask2former": 0.85}[name]
+
+
+def test_known_classes_carry_the_taxonomy_that_tables_speak(segformer: str, mask2former: str) -> None:
+    assert PretrainedLabels(segformer).produces({}).taxonomy == CITYSCAPES
+    unknown = PretrainedLabels(mask2former).produces({}).taxonomy
+    assert unknown is not None
+    assert unknown.classes == ("one", "two 1", "three", "two 3")
+    assert taxonomy_of("x", {n: f" {name}" for n, name in enumerate(ADE20K.classes)}) == ADE20K
+
+
+def test_the_second_run_finds_the_network_converted(dpt: str, frame: np.ndarray, tmp_path: Path) -> None:
+    first = answer(PretrainedDepth(dpt), frame)
+    assert list((tmp_path / "cache" / "edgekit" / "experts").glob("pretrained_depth-*-64x64-*.xml"))
+    again = PretrainedDepth(dpt)
+    again._load = lambda: pytest.fail("converted again")  # type: ignore[method-assign]
+    np.testing.assert_array_equal(answer(again, frame), first)
+
+
+@pytest.mark.parametrize(
+    ("table", "size", "expected"),
+    [
+        ({"size": {"height": 384, "width": 384}}, (540, 960), (384, 384)),
+        (
+            {"size": {"height": 518, "width": 518}, "keep_aspect_ratio": True, "ensure_multiple_of": 14},
+            (540, 960),
+            (518, 924),
+        ),
+        ({"size": {"shortest_edge": 384, "longest_edge": 640}, "size_divisor": 32}, (540, 960), (384, 640)),
+        ({"size": {"height": 512, "width": 1024}}, (1080, 1920), (512, 1024)),
+    ],
+)
+def test_sizes_are_those_that_the_checkpoint_asks_for(
+    table: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert Preparation.of(table).target(*size) == expected
+
+
+def test_a_checkpoint_that_could_run_code_is_refused(dpt: str, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((Path(dpt) / "config.json").read_bytes())
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(ExpertError, match="safetensors"):
+        _ = PretrainedDepth(str(folder)).identity
+    with pytest.raises(ExpertError, match="cannot be loaded"):
+        PretrainedDepth(str(folder))._load()
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExpertError, match="no checkpoint"):
+        PretrainedDepth(str(tmp_path / "none")).produces({})
