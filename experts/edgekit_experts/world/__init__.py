@@ -9,6 +9,6 @@ for frame in Flight(seed=7, size=(544, 960), frames=120):
 from edgekit_experts.world.flight import Flight, FlightFrame
 
 # Counts the changes after which a seed no longer gives the same bytes.
-VERSION = 2
+VERSION = 3
 
 __all__ = ["VERSION", "Flight", "FlightFrame"]

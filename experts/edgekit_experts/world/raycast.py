@@ -22,6 +22,7 @@ Array = npt.NDArray[Any]
 
 NEAREST, FARTHEST, STEPS = 12.0, 4200.0, 480
 _SMOOTH_FROM, _SMOOTH_TO = 320.0, 640.0  # metres: the coarse maps take over
+_MOST_PARTS = 12
 _TOLERANCE, _RELATIVE = 0.01, 4e-4  # metres up or down, and per metre of distance; the last step is on top of it
 _MAX_TURNS = 24
 _MARCH = 128
@@ -29,10 +30,10 @@ _LONGEST = 32000  # OpenCV remaps no longer rows
 
 
 @dataclass(frozen=True)
-class Spot:
-    """Points on the map, ready to sample layers at: nodes `x` and `z` within the map, `far` the weight of the
-    coarse layer: an array, or one number where it is the same for all."""
+class _Part:
+    """Rows of a spot that look at the same layers: `far` is the weight of the coarse one, an array or 0 or 1."""
 
+    rows: slice
     x: Array
     z: Array
     far: Array | float
@@ -40,31 +41,13 @@ class Spot:
     near_z: Array | None = None
 
     @classmethod
-    def at(cls, origin: tuple[float, float], x: Array, z: Array, distance: Array, farthest: float) -> Spot:
-        """`x`, `z`: nodes from `origin`, fresh arrays; `distance` metres along the map, at most `farthest`."""
-        reach = farthest / CELL
-        nodes = []
-        for node, start in ((x, origin[0]), (z, origin[1])):
-            node += np.float32(start)
-            if start < reach or start + reach > SIZE:
-                turns = np.floor(node * np.float32(1 / SIZE))
-                turns *= np.float32(SIZE)
-                node -= turns
-            nodes.append(node)
-        far: Array | float = 0.0
-        if farthest > _SMOOTH_FROM:
-            if float(distance.min()) >= _SMOOTH_TO:
-                return cls(nodes[0], nodes[1], 1.0)
-            far = (distance - np.float32(_SMOOTH_FROM)) * np.float32(1 / (_SMOOTH_TO - _SMOOTH_FROM))
-            np.clip(far, 0, 1, out=far)
-            # Points of no weight all look at one node: far ones are scattered over the fine map, and each look
-            # would wait for the memory.
-            near = (far < 1).astype(np.float32)
-            return cls(nodes[0], nodes[1], far, nodes[0] * near, nodes[1] * near)
-        return cls(nodes[0], nodes[1], far)
+    def mixed(cls, rows: slice, x: Array, z: Array, far: Array) -> _Part:
+        # Points of no weight all look at one node: far ones are scattered over the fine map, and each look would
+        # wait for the memory.
+        near = (far < 1).astype(np.float32)
+        return cls(rows, x, z, far, x * near, z * near)
 
     def sample(self, layer: Layer) -> Array:
-        """Bilinear values, in the layer's type."""
         scale = np.float32(1 / COARSE)
         if isinstance(self.far, float):
             if self.far:
@@ -78,6 +61,55 @@ class Spot:
         coarse *= self.far
         coarse += fine
         return np.asarray(coarse)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Points on the map, ready to sample layers at: nodes `x` and `z` within the map, `(rows, columns)`.
+
+    Near ones take the fine layer, far ones the coarse, those between a mixture; rows that are all near or all far
+    are spared the other.
+    """
+
+    x: Array
+    z: Array
+    parts: tuple[_Part, ...]
+
+    @classmethod
+    def at(cls, origin: tuple[float, float], x: Array, z: Array, distance: Array, farthest: float) -> Spot:
+        """`x`, `z`: nodes from `origin`, fresh arrays; `distance` metres along the map, at most `farthest`."""
+        reach = farthest / CELL
+        for node, start in ((x, origin[0]), (z, origin[1])):
+            node += np.float32(start)
+            if start < reach or start + reach > SIZE:
+                turns = np.floor(node * np.float32(1 / SIZE))
+                turns *= np.float32(SIZE)
+                node -= turns
+        if farthest <= _SMOOTH_FROM:
+            return cls(x, z, (_Part(slice(None), x, z, 0.0),))
+        near, far = distance.max(axis=1) <= _SMOOTH_FROM, distance.min(axis=1) >= _SMOOTH_TO
+        kind = np.where(near, 0, np.where(far, 1, 2))
+        cuts = np.flatnonzero(np.diff(kind)) + 1
+        if len(cuts) > _MOST_PARTS:
+            cuts, kind = cuts[:0], np.full_like(kind, 2)
+        parts = []
+        for first, end in zip([0, *cuts], [*cuts, len(kind)], strict=True):
+            rows = slice(int(first), int(end))
+            if kind[first] < 2:
+                parts.append(_Part(rows, x[rows], z[rows], float(kind[first])))
+                continue
+            weight = (distance[rows] - np.float32(_SMOOTH_FROM)) * np.float32(1 / (_SMOOTH_TO - _SMOOTH_FROM))
+            parts.append(_Part.mixed(rows, x[rows], z[rows], np.clip(weight, 0, 1)))
+        return cls(x, z, tuple(parts))
+
+    def sample(self, layer: Layer) -> Array:
+        """Bilinear values, in the layer's type."""
+        if len(self.parts) == 1:
+            return self.parts[0].sample(layer)
+        values = np.empty((*self.x.shape, *layer.fine.shape[2:]), layer.fine.dtype)
+        for part in self.parts:
+            values[part.rows] = part.sample(layer)
+        return values
 
 
 @dataclass(frozen=True)
