@@ -90,6 +90,11 @@ def extract(
     Everything is checked before the first frame is decoded. Raises EdgekitError; what was written stays.
     """
     options = options or ExtractOptions()
+    names = [reader.name for reader in readers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(
+            f"Two videos are named {min(twice)!r}.", hint="A data set knows videos by their name: rename one of them."
+        )
     graphs = _graphs(readers, config, options.only)
     data = Dataset.create(out)
     for reader in readers:

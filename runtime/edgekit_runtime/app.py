@@ -34,6 +34,7 @@ from edgekit_runtime.stats import Stats
 
 _LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
+_PATIENCE_S, _HURRY_S = 20.0, 1.5  # for what is still being opened: after an error, after a signal
 T = TypeVar("T", Model, Source)
 
 
@@ -126,7 +127,8 @@ def _open_both(
 ) -> tuple[Model, Source] | None:
     """Both at once, since each takes a good part of a second; None when told to stop meanwhile.
 
-    In threads that nobody has to wait for: a compiler or a driver that hangs does not hold up the exit.
+    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. One
+    that is at work is waited for, as a process that ends under a compiler's threads crashes.
     """
     model = _background(lambda: load(bundle, engine=engine))
     frames = _background(lambda: open_source(source))
@@ -139,9 +141,9 @@ def _open_both(
         if not pending:
             return model.result(), frames.result()
     except BaseException:
-        _close_when_done(model, frames)
+        _close_when_done((model, frames), _PATIENCE_S)
         raise
-    _close_when_done(model, frames)
+    _close_when_done((model, frames), _HURRY_S)
     return None
 
 
@@ -158,9 +160,18 @@ def _background(open_it: Callable[[], T]) -> Future[T]:
     return future
 
 
-def _close_when_done(*futures: Future[Any]) -> None:
-    for future in futures:
-        future.add_done_callback(lambda done: None if done.exception() else done.result().close())
+def _close_when_done(futures: Sequence[Future[Any]], patience_s: float) -> None:
+    """Here where that takes no longer than `patience_s`, else in the thread that opens."""
+
+    def close(done: Future[Any]) -> None:
+        if not done.exception():
+            done.result().close()
+
+    opened, late = wait(futures, timeout=patience_s)
+    for future in opened:
+        close(future)
+    for future in late:
+        future.add_done_callback(close)
 
 
 @contextmanager

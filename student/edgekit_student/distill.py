@@ -18,6 +18,7 @@ from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, soft_cross_entropy
+from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import Array, Sample, Samples, describe
 from edgekit_student.settings import DistillSettings, Ensemble
@@ -49,6 +50,7 @@ def distill(
     lacks a modality that the teacher reads.
     """
     refuse_finished(folder)
+    check_network(settings.network)
     inputs = [modality.name for modality in teacher.config.inputs]
     samples = Samples(data, list(dict.fromkeys(["rgb", *inputs])), split="train")
     fitting(teacher, samples)

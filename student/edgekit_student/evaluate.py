@@ -130,7 +130,7 @@ def same_taxonomy(found: Modality, target: Modality) -> None:
         speaks = found.taxonomy.name if found.taxonomy else found.kind.value
         raise DataError(
             f"{found.name!r} speaks {speaks!r}, the labels to score against {_taxonomy(target).name!r}.",
-            hint="Evaluate on a data set of the same taxonomy, or map its labels with a `label_mapper` expert.",
+            hint="Evaluate on a data set of the same taxonomy, or map its labels with the expert `label_map`.",
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit_runtime.errors import CheckpointError, EdgekitError
+from edgekit_runtime.errors import CheckpointError, EdgekitError, UsageError
 from edgekit_runtime.files import whole
 from edgekit_student.batches import Batch, prefetched
 from edgekit_student.settings import Optimisation
@@ -62,6 +62,11 @@ def fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     wrapped, optimizer = fabric.setup(model, optimizer)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    if not resume and (run / STATE).exists():
+        raise UsageError(
+            f"{run} holds a training that was interrupted.",
+            hint="Go on with --resume, or remove that folder to begin again.",
+        )
     start = _load_state(run, model, optimizer, average, settings) if resume else 0
     model.train()
     smoothed: float | None = None

@@ -139,8 +139,13 @@ def _default_target(automatic: dict[str, Modality]) -> str:
         return "vote"
     if len(labels) == 1:
         return labels[0]
+    if not labels:
+        raise UsageError(
+            "The data set has no labels that a student could learn.",
+            hint="Extract with a semantic expert (docs/experts.md shows how), or import what networks have said.",
+        )
     raise UsageError(
-        f"Which labels should be learnt? The data set has {', '.join(labels) or 'none'}.",
+        f"Which labels should be learnt? The data set has {', '.join(labels)}.",
         hint="Name one: --target NAME, or `target` in train.toml.",
     )
 

@@ -235,3 +235,13 @@ def test_every_option_has_help(edgekit_run):
     assert done.returncode == 0
     for option in ("--camera", "--source", "--sink", "--frames", "--no-overlay", "--json", "--stats-file", "--debug"):
         assert option in done.stdout
+
+
+def test_a_source_that_fails_while_the_engine_compiles_ends_in_an_error_not_in_a_crash(bundle: Path, tmp_path: Path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"hello")
+    for _ in range(4):  # it crashed three times of four
+        command = [sys.executable, "-m", "edgekit_runtime", str(bundle), "--source", str(broken), "--sink", "null"]
+        child = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+        assert child.returncode == 1, child.stderr
+        assert "not a video" in child.stderr

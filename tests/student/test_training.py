@@ -133,6 +133,8 @@ def test_a_full_disk_loses_no_state_and_leaves_nothing_half_written(scene: Path,
     with pytest.raises(KilledError):
         trained(scene, tmp_path / "run", settings, on_progress=kill)
     before = (tmp_path / "run" / STATE).read_bytes()
+    with pytest.raises(UsageError, match="interrupted"):  # what is there is never lost by a slip
+        trained(scene, tmp_path / "run", settings)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
     try:
@@ -142,6 +144,21 @@ def test_a_full_disk_loses_no_state_and_leaves_nothing_half_written(scene: Path,
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == {STATE: before}
     assert trained(scene, tmp_path / "run", settings, resume=True)
+
+
+def test_a_student_of_an_unknown_network_is_refused_before_anything_is_taught(scene: Path, tmp_path: Path) -> None:
+    trained(scene, tmp_path / "run", short(1))
+    settings = read_settings(DistillSettings, None, network="edge-431k")
+    with pytest.raises(UsageError, match="no network"):
+        distill(
+            load_phg_mae(tmp_path / "run"),
+            Dataset.open(scene),
+            scene,
+            tmp_path / "student",
+            settings,
+            parent="run",
+            on_teaching=lambda done, total: pytest.fail("taught"),
+        )
 
 
 def test_a_finished_training_is_not_overwritten(scene: Path, tmp_path: Path) -> None:

@@ -109,7 +109,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     [
         (DataError("The data is broken.", hint="Mend it."), 1, ["Error: The data is broken.", "Mend it."]),
         (UsageError("That makes no sense."), 2, ["Error: That makes no sense."]),
-        (KeyboardInterrupt(), 130, ["Interrupted. What was finished is kept; the same command goes on from there."]),
+        (
+            KeyboardInterrupt(),
+            130,
+            ["Interrupted. What was finished is kept; the same command (trainings: with --resume) goes on from there."],
+        ),
         (
             OSError(errno.ENOSPC, "No space left on device"),
             1,

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        _say("Interrupted. What was finished is kept; the same command goes on from there.")
+        _say("Interrupted. What was finished is kept; the same command (trainings: with --resume) goes on from there.")
         return INTERRUPTED
     except Exception as error:
         if debug:

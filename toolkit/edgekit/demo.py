@@ -102,7 +102,7 @@ def show(demo: Demo) -> None:
         console.print("Failed: the student as built is not better than each expert that it learnt from.", style="red")
     spent = ", ".join(f"{name} {value:.0f}" for name, value in demo.seconds.items())
     console.print(f"Seconds: {spent}; {sum(demo.seconds.values()):.0f} in all.", markup=False)
-    console.print(f"Next: edgekit run --bundle {demo.bundle} --source world:7 --sink window", markup=False)
+    console.print(f"Next: edgekit run --bundle {demo.bundle} --source world:7 --sink file:flight.mp4", markup=False)
 
 
 @contextmanager

@@ -20,11 +20,16 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 
 def create_network(name: str, in_channels: int, out_channels: int) -> nn.Module:
     """A freshly initialised network. Raises UsageError for an unknown name, with the nearest known one."""
+    check_network(name)
+    return NETWORKS[name](in_channels, out_channels)
+
+
+def check_network(name: str) -> None:
+    """Raises UsageError for an unknown name, before hours of other work."""
     if name not in NETWORKS:
         close = get_close_matches(name, NETWORKS, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known networks: {', '.join(NETWORKS)}."
         raise UsageError(f"There is no network {name!r}.", hint=hint)
-    return NETWORKS[name](in_channels, out_channels)
 
 
 def deployed(network: nn.Module) -> nn.Module:
