@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -65,6 +66,11 @@ class Drift:
         return total
 
 
+@lru_cache(maxsize=512)  # 128 kB each: the fields of a few videos at a time, however many there are
+def _drift(seed: int, name: str, bumps: float) -> Drift:
+    return Drift(seed, name, bumps)
+
+
 @dataclass(frozen=True)
 class Moment:
     """`time` seconds into `video`: with the seed, all that decides what is wrong."""
@@ -109,7 +115,6 @@ class _SimulatedLabels(Expert):
         if seed < 0:
             raise ExpertError(f"{self.name}: seed is {seed}.", hint="Give a seed of 0 or more.")
         self._seed = seed
-        self._fields: dict[tuple[str, str], tuple[Drift, Drift]] = {}
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -141,11 +146,8 @@ class _SimulatedLabels(Expert):
         return self._displaced(labels, how.wander * shape[0], when)
 
     def _noise(self, name: str, bumps: float, when: Moment, shape: tuple[int, int]) -> Array:
-        key = when.video, name
-        if key not in self._fields:
-            own = Drift(self._seed, f"{when.video} {self.name} {name}", bumps)
-            self._fields[key] = own, Drift(_SHARED_SEED, f"{when.video} {name}", bumps)
-        own, shared = self._fields[key]
+        own = _drift(self._seed, f"{when.video} {self.name} {name}", bumps)
+        shared = _drift(_SHARED_SEED, f"{when.video} {name}", bumps)
         weight = np.float32(self.degradation.common)
         noise = weight * shared.at(when.time, shape) + np.sqrt(1 - weight**2) * own.at(when.time, shape)
         return _enlarged(noise, shape)
@@ -268,7 +270,6 @@ class SimulatedDepth(Expert):
                 hint="seed, scale_drift and error are 0 or more, farthest is 1 to 30000 m.",
             )
         self._seed, self._drift, self._error, self._farthest = seed, scale_drift, error, farthest
-        self._fields: dict[str, tuple[Drift, Drift]] = {}
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -291,11 +292,9 @@ class SimulatedDepth(Expert):
         rng = np.random.default_rng([self._seed, 5, *when.video.encode()])
         waves = np.sin(rng.uniform(0, 2 * np.pi, 2) + rng.uniform(0.2, 0.7, 2) * when.time)
         blurred += np.float32(self._drift * waves.sum())
-        if when.video not in self._fields:
-            broad, fine = f"{when.video} depth broad", f"{when.video} depth fine"
-            self._fields[when.video] = Drift(self._seed, broad, 1.5), Drift(self._seed, fine, 6.0)
-        broad_noise, fine_noise = (drift.at(when.time, shape) for drift in self._fields[when.video])
-        error = broad_noise + np.float32(0.5) * fine_noise
+        broad = _drift(self._seed, f"{when.video} depth broad", 1.5).at(when.time, shape)
+        fine = _drift(self._seed, f"{when.video} depth fine", 6.0).at(when.time, shape)
+        error = broad + np.float32(0.5) * fine
         blurred += np.float32(self._error) * _enlarged(error, shape)
         return np.asarray(np.exp(blurred).astype(np.float16))
 

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 NEAREST, FARTHEST, STEPS = 12.0, 4200.0, 480
 _SMOOTH_FROM, _SMOOTH_TO = 320.0, 640.0  # metres: the coarse maps take over
-_MOST_PARTS = 12
+_MOST_PARTS = 12  # of a spot: more, and the calls cost more than they spare
 _TOLERANCE, _RELATIVE = 0.01, 4e-4  # metres up or down, and per metre of distance; the last step is on top of it
 _MAX_TURNS = 24
 _MARCH = 128
