@@ -27,7 +27,7 @@ class Unit:
 
     `rgb` is uint8 (N, H, W, 3), the frames from number `first` on, and `streams` what came with each of them;
     they reach less far around at the ends of the video only. `wanted` holds, for each modality, the frames of
-    this unit that are still missing. `video` and `fps` are of the video.
+    this unit that are still missing; `faults`, why a frame has no picture. `video` and `fps` are of the video.
     """
 
     number: int
@@ -37,6 +37,7 @@ class Unit:
     rgb: Array
     streams: Sequence[Mapping[str, Array | None]]
     wanted: Mapping[str, frozenset[int]]
+    faults: Mapping[int, str] = field(default_factory=dict)
     video: str = ""
     fps: float = 25.0
 
@@ -185,6 +186,8 @@ class _Evaluation:
         """None where all inputs are there; "" where one is a hole; else the message of what failed."""
         hole = False
         for around in sorted(self._around(node, {index})):
+            if fault := self._unit.faults.get(around):
+                return fault if around == index else f"looks at frame {around}: {fault}"
             for name, stream in node.inputs.items():
                 if stream:
                     hole |= self._stream(name, around) is None

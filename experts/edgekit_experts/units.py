@@ -90,4 +90,5 @@ class UnitReader:
         present = {name: frozenset(i for i in indices if i < stop) for name, indices in wanted.items()}
         rgb: Array = np.stack([frame.rgb for frame in frames])
         streams = [frame.streams for frame in frames]
-        return Unit(number, start, stop, first, rgb, streams, present, self._reader.name, self._reader.fps)
+        faults = {frame.index: frame.fault for frame in frames if frame.fault}
+        return Unit(number, start, stop, first, rgb, streams, present, faults, self._reader.name, self._reader.fps)

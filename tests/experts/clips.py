@@ -23,12 +23,21 @@ def number_of(frame: np.ndarray) -> int:
     return sum(1 << bit for bit, bar in enumerate(bars) if bar.mean() > 125)
 
 
-def write_clip(path: Path, frames: np.ndarray, times: list[int] | None = None, codec: str = "libx264") -> Path:
+PIXELS = {"libx264": "yuv444p", "mjpeg": "yuvj420p"}
+
+
+def write_clip(
+    path: Path,
+    frames: np.ndarray,
+    times: list[int] | None = None,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+) -> Path:
     """A video of these frames; `times` (in 1/100 s) for a varying frame rate."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv444p" if codec == "libx264" else "yuv420p"
+        stream.pix_fmt = PIXELS.get(codec, "yuv420p")
         stream.codec_context.time_base = Fraction(1, 100)
         for number, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

@@ -34,6 +34,61 @@ def test_a_later_start_gives_the_same_frames(clip: Path) -> None:
             np.testing.assert_array_equal(frame.rgb, same.rgb)
 
 
+def noisy_frames(count: int) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 40, (count, 48, 64, 3), np.uint8)
+    return numbered_frames(count, (48, 64)) // 2 + noise
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("frames.mp4", "libx264", {"g": "20", "bf": "3"}),
+        ("frames.mkv", "libx264", {"x264-params": "open-gop=1:keyint=20:scenecut=0"}),
+        ("frames.ts", "libx264", {"g": "20", "bf": "3"}),
+        ("frames.flv", "libx264", {"g": "20", "bf": "3"}),
+        ("frames.webm", "libvpx-vp9", {"g": "20"}),
+        ("frames.avi", "mpeg4", {"g": "20", "bf": "2"}),
+        ("frames.mov", "mjpeg", {}),
+        ("frames.h264", "libx264", {"g": "20", "bf": "3"}),  # no time stamps at all
+        ("frames.mpg", "mpeg2video", {"g": "12", "bf": "2"}),  # packets are not frames
+    ],
+)
+def test_any_start_gives_the_frames_of_a_reading_from_the_beginning(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / name, noisy_frames(90), codec=codec, options=options)
+    reader = open_video(str(path))
+    whole = list(reader.read())
+    assert [frame.index for frame in whole] == list(range(90))
+    assert reader.exact_frames() in (90, None)
+    for start in (1, 19, 20, 21, 45, 89):
+        for frame, same in zip(open_video(str(path)).read(start), whole[start:], strict=True):
+            assert frame.index == same.index
+            np.testing.assert_array_equal(frame.rgb, same.rgb)
+
+
+def damaged(clip: Path, path: Path) -> Path:
+    """The clip with noise in the middle, where a few packets are."""
+    data = bytearray(clip.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = np.random.default_rng(1).bytes(3000)
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_in_the_middle_costs_the_frames_that_it_hit_and_renumbers_no_other(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", noisy_frames(90), options={"g": "20", "bf": "3"})
+    frames = list(open_video(str(damaged(clip, tmp_path / "damaged.mp4"))).read())
+    assert [frame.index for frame in frames] == list(range(90))
+    lost = [frame.index for frame in frames if frame.fault]
+    assert 0 < len(lost) < 20
+    sound = {frame.index: frame.rgb for frame in open_video(str(clip)).read()}
+    for index in (0, 10, 80, 89):
+        np.testing.assert_array_equal(frames[index].rgb, sound[index])
+    later = list(open_video(str(tmp_path / "damaged.mp4")).read(lost[0]))
+    assert [frame.index for frame in later if frame.fault] == lost
+
+
 def test_a_varying_frame_rate_changes_nothing(tmp_path: Path) -> None:
     times = np.cumsum([1, 4, 12, 2, 2, 30] * 5).tolist()
     path = write_clip(tmp_path / "vfr.mp4", numbered_frames(30, (48, 64)), times)
@@ -75,6 +130,7 @@ def test_a_video_that_ends_early_gives_what_it_has(clip: Path, tmp_path: Path, r
     reader = open_video(str(cut))
     count = sum(1 for _ in reader.read())
     assert 0 < count < 374
+    assert reader.shortfall == 374 - count
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "noise.mp4", "text.mp4", "head.mp4"])

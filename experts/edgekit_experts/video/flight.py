@@ -20,6 +20,7 @@ class WorldVideo:
     """A flight with everything that is known about it: labels, metric depth, normals and flow come as streams."""
 
     counted = True
+    shortfall = 0
 
     def __init__(self, uri: str) -> None:
         from edgekit_experts.world import VERSION, Flight
@@ -47,6 +48,9 @@ class WorldVideo:
         self.name = f"world-{seed}-path-{path}" if path else f"world-{seed}"
         self.size, self.fps, self.frames = size, fps, frames
         self.streams = (LABELS, DEPTH, NORMALS, FLOW)
+
+    def exact_frames(self) -> int:
+        return self.frames
 
     def read(self, start: int = 0) -> Iterator[Frame]:
         labels, depth, normals, flow = (modality.name for modality in self.streams)

@@ -59,6 +59,7 @@ class PictureFolder:
     """
 
     counted = True
+    shortfall = 0
 
     def __init__(
         self, folder: Path, *, name: str = "", fps: float = 25.0, beside: Sequence[PictureStream] = ()
@@ -78,6 +79,9 @@ class PictureFolder:
         self.size = (height, width)
         listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in self._paths)
         self.fingerprint = hashlib.sha256(listing.encode()).hexdigest()[:16]
+
+    def exact_frames(self) -> int:
+        return self.frames
 
     def read(self, start: int = 0) -> Iterator[Frame]:
         for index, path in enumerate(self._paths[start:], start):

@@ -16,12 +16,14 @@ Array = npt.NDArray[Any]
 @dataclass(frozen=True)
 class Frame:
     """`rgb` is uint8 (H, W, 3). `streams` holds what came with the frame, `(H, W, C)` each: human labels, exact
-    truth, pictures that other tools made; None where this frame has none.
+    truth, pictures that other tools made; None where this frame has none. `fault` says why there is no picture;
+    `rgb` is black then.
     """
 
     index: int
     rgb: Array
     streams: Mapping[str, Array | None] = field(default_factory=dict)
+    fault: str = ""
 
 
 class VideoReader(Protocol):
@@ -29,6 +31,7 @@ class VideoReader(Protocol):
 
     `size` is (height, width). `frames` is what the source claims; only reading to the end tells, unless
     `counted`. `fingerprint` differs for different content. `streams` declares what comes beside the frames.
+    `shortfall` is the number of frames that are claimed but not there, known after reading to the end.
     """
 
     @property
@@ -54,6 +57,13 @@ class VideoReader(Protocol):
 
     @property
     def streams(self) -> tuple[Modality, ...]: ...
+
+    @property
+    def shortfall(self) -> int: ...
+
+    def exact_frames(self) -> int | None:
+        """The number of frames without decoding them; None where only decoding tells."""
+        ...
 
     def read(self, start: int = 0) -> Iterator[Frame]:
         """Frames from `start` to the end, numbered as in a reading from 0. Raises SourceError."""

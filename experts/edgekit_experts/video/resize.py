@@ -55,6 +55,13 @@ class ResizedReader:
         self.counted = reader.counted
         self.streams = reader.streams
 
+    @property
+    def shortfall(self) -> int:
+        return self._reader.shortfall
+
+    def exact_frames(self) -> int | None:
+        return self._reader.exact_frames()
+
     def read(self, start: int = 0) -> Iterator[Frame]:
         declared = {modality.name: modality for modality in self.streams}
         for frame in self._reader.read(start):
@@ -62,4 +69,4 @@ class ResizedReader:
                 name: None if array is None else resize_stream(declared[name], array, self.size)
                 for name, array in frame.streams.items()
             }
-            yield Frame(frame.index, resize_rgb(frame.rgb, self.size), streams)
+            yield Frame(frame.index, resize_rgb(frame.rgb, self.size), streams, frame.fault)
