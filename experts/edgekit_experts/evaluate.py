@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,12 +47,13 @@ class Unit:
 class Outcome:
     """What became of a unit: encoded frames and messages of failures, by modality and frame number.
 
-    A frame that is in neither is a hole: its source has nothing for it.
+    A frame that is in neither is a hole: its source has nothing for it. `seconds` is what each modality took.
     """
 
     unit: Unit
     encoded: dict[str, dict[int, bytes]] = field(default_factory=dict)
     failed: dict[str, dict[int, str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -60,6 +62,7 @@ class _Result:
 
     arrays: dict[int, Array | None] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 def evaluate(
@@ -80,8 +83,8 @@ def evaluate(
             break
         wanted = {name: {i for i in frames if first <= i < last} for name, frames in unit.wanted.items()}
         for name, result in _Evaluation(graph, unit, wanted, stored).run():
-            node_encode = encode[name]
-            for index in sorted(wanted[name]):
+            outcome.seconds[name] = outcome.seconds.get(name, 0.0) + result.seconds
+            for index in sorted(wanted.get(name, ())):
                 if index in result.failed:
                     outcome.failed.setdefault(name, {})[index] = result.failed[index]
                     continue
@@ -89,7 +92,7 @@ def evaluate(
                 if array is None:
                     continue
                 try:
-                    outcome.encoded.setdefault(name, {})[index] = node_encode(array)
+                    outcome.encoded.setdefault(name, {})[index] = encode[name](array)
                 except ValueError as error:
                     outcome.failed.setdefault(name, {})[index] = str(error)
     return outcome
@@ -129,15 +132,17 @@ class _Evaluation:
         self._results: dict[str, _Result] = {}
 
     def run(self) -> Iterator[tuple[str, _Result]]:
-        """Results of the wanted nodes, each as soon as it is there."""
+        """Results of all nodes that the wanted ones need, each as soon as it is there."""
         plan = self._plan()
         last_use = {name: node.name for node in self._graph.nodes if node.name in plan for name in _node_inputs(node)}
         for node in self._graph.nodes:
             if node.name not in plan:
                 continue
-            self._results[node.name] = self._resolve(node, plan[node.name])
-            if self._wanted.get(node.name):
-                yield node.name, self._results[node.name]
+            began = time.monotonic()
+            result = self._resolve(node, plan[node.name])
+            result.seconds = time.monotonic() - began
+            self._results[node.name] = result
+            yield node.name, result
             for name, consumer in last_use.items():
                 if consumer == node.name:
                     self._results.pop(name, None)

@@ -1,9 +1,9 @@
-"""The pipeline: decode once, compute everything that depends on a frame while it is in memory, write behind.
+"""Raw video into a data set: decode once, compute everything that depends on a frame while it is in memory, write
+behind.
 
-Several videos go abreast while there are as many. For each, one thread decodes, its share of `workers` computes and
-encodes whole units, one writes. All queues are bounded: of each video its workers + 1 units are in memory. A frame
-is done when it is on the disk; whatever ends the run (an error, Ctrl-C, a kill), the next one finds what is missing
-and makes only that.
+A frame is done when it is on the disk; whatever ends the run (an error, Ctrl-C, a kill), the next one finds what is
+missing and makes only that. On one machine several videos go abreast while there are as many; on a cluster, ranges
+of frames of all of them.
 """
 
 from __future__ import annotations
@@ -11,41 +11,39 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import cv2
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from edgekit_experts.config import Config
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, unit_frames
-from edgekit_experts.evaluate import Outcome, Unit, evaluate, reach
+from edgekit_experts.evaluate import Outcome
 from edgekit_experts.graph import Graph, build_graph
-from edgekit_experts.units import UnitReader
+from edgekit_experts.local import Spent, one_thread_per_call, run_pipeline
 from edgekit_experts.video import VideoReader
-from edgekit_runtime.errors import EdgekitError, SourceError, UsageError
+from edgekit_experts.work import VideoWork
+from edgekit_runtime.errors import SourceError, UsageError
 from edgekit_runtime.modality import Modality
 
-Array = npt.NDArray[Any]
-T = TypeVar("T")
+Engine = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
 class ExtractOptions:
     """`only`: modalities to make, with what they are made from; all when empty. `frames`: (first, end), the end
-    excluded or None for the video's. `workers`: threads that compute, 0 for one per core.
+    excluded or None for the video's. `workers`: threads that compute, or processes of a Ray cluster; 0 for one per
+    core. `gpus`: what a process of a cluster needs of them; a share where several go on one.
     """
 
     only: tuple[str, ...] = ()
     frames: tuple[int, int | None] = (0, None)
     workers: int = 0
     split: str = "train"
+    engine: Engine = "local"
+    gpus: float = 0.0
 
     def __post_init__(self) -> None:
         first, end = self.frames
@@ -53,25 +51,36 @@ class ExtractOptions:
             raise UsageError(f"Frames {first}:{end} are none.", hint="Write FIRST:END with FIRST < END.")
         if self.workers < 0:
             raise UsageError("The number of workers cannot be negative.", hint="0 means one per core.")
+        if self.engine not in ("local", "ray"):
+            raise UsageError(f"There is no engine {self.engine!r}.", hint="Engines: local, ray.")
+        if self.gpus < 0 or (self.gpus and self.engine == "local"):
+            raise UsageError("GPUs are given to the workers of a cluster only.", hint="Leave --gpus out.")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After each unit: frames of this video that were gone through, of how many (as far as known)."""
+    """After each unit: frames of this video that were gone through, of how many (as far as known), and the stage
+    that the run waits for.
+    """
 
     video: str
     frames: int
     total: int
+    bottleneck: str = ""
 
 
 @dataclass
 class ExtractReport:
-    """What one run did: `frames` gone through, `written` frames of modalities, in `seconds`."""
+    """What one run did: `frames` gone through, `written` frames of modalities, in `seconds`, of which `spent` tells
+    more. `notes` are for people: what they might not expect.
+    """
 
     videos: list[str] = field(default_factory=list)
     frames: int = 0
     written: int = 0
     seconds: float = 0.0
+    spent: Spent = field(default_factory=Spent)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fps(self) -> float:
@@ -99,29 +108,15 @@ def extract(
     data = Dataset.create(out)
     for reader in readers:
         data.add_video(reader.name, _info(reader, options.split))
-    report = ExtractReport()
+    report = ExtractReport(videos=names)
     started = time.monotonic()
-    cores = options.workers or _cores()
-    abreast = max(1, min(len(readers), cores))
-    shared = _Shared(report, on_progress, workers=cores // abreast)
+    run = Run(data, readers, graphs, options, report, on_progress)
+    if options.engine == "ray":
+        from edgekit_experts.cluster import extract_on_ray
 
-    def one(reader: VideoReader, graph: Graph) -> None:
-        if shared.stop.is_set():
-            return
-        try:
-            with data.writing(reader.name) as video:
-                _Run(reader, graph, video, options, shared).run()
-        except BaseException as error:
-            shared.end(error)
-
-    with _one_thread_per_call(), ThreadPoolExecutor(abreast, "video") as pool:
-        try:
-            list(pool.map(one, readers, graphs))
-        except BaseException as error:
-            shared.end(error)
-    if shared.error:
-        raise shared.error
-    report.videos = [reader.name for reader in readers]
+        extract_on_ray(run, out, config)
+    else:
+        _extract_here(run)
     report.seconds = time.monotonic() - started
     return report
 
@@ -135,161 +130,114 @@ def _graphs(readers: Sequence[VideoReader], config: Config, only: tuple[str, ...
     return [known[reader.streams] for reader in readers]
 
 
-class _Shared:
-    """What all videos of one run have in common."""
-
-    def __init__(self, report: ExtractReport, on_progress: Callable[[Progress], None], workers: int) -> None:
-        self.workers = workers
-        self.stop = threading.Event()
-        self.error: BaseException | None = None
-        self._report, self._on_progress = report, on_progress
-        self._lock = threading.Lock()
-
-    def end(self, error: BaseException) -> None:
-        """Ends the other videos, too; the first error is the one to be told."""
-        with self._lock:
-            self.error = self.error or error
-        self.stop.set()
-
-    def add(self, progress: Progress, frames: int, written: int) -> None:
-        with self._lock:
-            self._report.frames += frames
-            self._report.written += written
-            self._on_progress(progress)
-
-
 def _info(reader: VideoReader, split: str) -> VideoInfo:
     source = {"uri": reader.uri, "fingerprint": reader.fingerprint}
     return VideoInfo(reader.frames, reader.size, reader.fps, split, source, reader.counted, unit_frames(reader.size))
 
 
-@contextmanager
-def _one_thread_per_call() -> Iterator[None]:
-    """OpenCV's own threads would fight with ours, and its flow depends on their number."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-class _Run:
-    """One video."""
+class Run:
+    """What all videos of one run have in common; it keeps the books, from whatever thread they are told."""
 
     def __init__(
         self,
-        reader: VideoReader,
-        graph: Graph,
-        video: Video,
+        data: Dataset,
+        readers: Sequence[VideoReader],
+        graphs: Sequence[Graph],
         options: ExtractOptions,
-        shared: _Shared,
+        report: ExtractReport,
+        on_progress: Callable[[Progress], None],
     ) -> None:
-        self._reader, self._graph, self._video, self._shared = reader, graph, video, shared
-        self._workers = shared.workers
-        for node in graph.nodes:
-            video.declare_as(node.declaration)
-        self._arrays = {node.name: video.arrays[node.name] for node in graph.nodes}
-        self._done = {node.name: video.done(node.name) for node in graph.nodes}
-        self._first, self._end = options.frames
-        if video.info.counted:
-            self._end = min(video.frames, self._end if self._end is not None else video.frames)
-        self._stop = shared.stop
-        self._frames = 0
+        self.readers, self.graphs, self.options = readers, graphs, options
+        self.stop = threading.Event()
+        self._data, self._report, self._on_progress = data, report, on_progress
+        self._videos: dict[int, Video] = {}
+        self._gone = [0] * len(readers)
+        self._lock = threading.Lock()
 
-    def run(self) -> None:
-        with (
-            ThreadPoolExecutor(self._workers, "expert") as pool,
-            ThreadPoolExecutor(1, "writer") as writer,
-        ):
-            pending: deque[Future[Outcome]] = deque()
-            writing: Future[None] | None = None
+    @contextmanager
+    def writing(self, number: int) -> Iterator[VideoWork]:
+        """A video for this run alone, declared as the graph has it."""
+        with self._data.writing(self.readers[number].name) as video:
+            for node in self.graphs[number].nodes:
+                video.declare_as(node.declaration)
+            self._videos[number] = video
+            yield VideoWork(self.graphs[number], video, self.stop)
 
-            def write_next() -> None:
-                nonlocal writing
-                outcome = pending.popleft().result()
-                if writing:
-                    writing.result()
-                writing = writer.submit(self._write, outcome)
+    def span(self, number: int) -> tuple[int, int | None]:
+        """Frames of a video that were asked for; its end where that is known."""
+        first, end = self.options.frames
+        video = self._videos[number]
+        return first, min(video.frames, end or video.frames) if video.info.counted else end
 
-            try:
-                around = reach(self._graph, self._graph.wanted)
-                units = UnitReader(self._reader, self._video.info.unit, around, self._missing, self._first, self._end)
-                for unit in units:
-                    if self._stop.is_set():
-                        raise EdgekitError("Another video of this run ended it.")
-                    pending.append(pool.submit(self._evaluate, unit))
-                    del unit
-                    while len(pending) > self._workers:
-                        write_next()
-                while pending:
-                    write_next()
-                if writing:
-                    writing.result()
-            except BaseException:
-                self._save_what_is_ready(pending, writing)
-                raise
-        if units.ended == 0:
-            raise SourceError(f"{self._reader.uri} has no frames.", hint="Give another video.")
-        if units.ended is not None:
-            self._video.count(units.ended)
-        if self._first >= self._video.frames:
+    def unit_done(self, number: int, stop: int, frames: int, written: int, spent: Spent) -> None:
+        """Of this video, `frames` more were gone through, up to `stop`; `written` frames of modalities."""
+        with self._lock:
+            video = self._videos[number]
+            if stop > video.frames:
+                # The header promised fewer frames than there are.
+                video.count(stop, to_the_end=False)
+            self._report.frames += frames
+            self._report.written += written
+            self._report.spent.add(spent)
+            self._gone[number] += frames
+            first, end = self.options.frames
+            total = max(min(video.frames, end or video.frames) - first, self._gone[number])
+            self._on_progress(Progress(video.name, self._gone[number], total, self._report.spent.bottleneck))
+
+    def video_done(self, number: int, ended: int | None, shortfall: int) -> None:
+        """A video was gone through; `ended` is its number of frames, if its end was reached. Raises SourceError
+        where it has none, UsageError where all that were asked for lie behind its end.
+        """
+        video = self._videos[number]
+        if ended == 0:
+            raise SourceError(f"{self.readers[number].uri} has no frames.", hint="Give another video.")
+        if ended is not None:
+            video.count(ended)
+            if shortfall:
+                self._report.notes.append(
+                    f"{self.readers[number].uri} is cut short: it has {ended} of the {ended + shortfall} frames that "
+                    "its header promises."
+                )
+        if self.options.frames[0] >= video.frames:
             raise UsageError(
-                f"{self._video.name} has {self._video.frames} frames; none from {self._first} on.",
+                f"{video.name} has {video.frames} frames; none from {self.options.frames[0]} on.",
                 hint="Frames are numbered from 0.",
             )
 
-    def _save_what_is_ready(self, pending: deque[Future[Outcome]], writing: Future[None] | None) -> None:
-        """On the way out: workers end after their batch, and what they finished is written, if it can be."""
-        self._stop.set()
-        with suppress(EdgekitError):
-            if writing:
-                writing.result()
-            for future in pending:
-                if not future.cancel():
-                    self._write(future.result())
 
-    def _missing(self, start: int, stop: int) -> dict[str, frozenset[int]]:
-        missing = {name: _not_done(done, start, stop) for name, done in self._done.items()}
-        return {name: frames for name, frames in missing.items() if frames}
+def _extract_here(run: Run) -> None:
+    """Several videos at once, each with its share of the workers; the first error ends them all."""
+    cores = run.options.workers or _cores()
+    abreast = max(1, min(len(run.readers), cores))
+    errors: list[BaseException] = []
 
-    def _evaluate(self, unit: Unit) -> Outcome:
-        encode = {name: array.encode for name, array in self._arrays.items()}
-        return evaluate(self._graph, unit, encode, self._stored, self._stop)
+    def one(number: int) -> None:
+        if run.stop.is_set():
+            return
+        reader = run.readers[number]
 
-    def _stored(self, name: str, frame: int) -> Array | None:
-        if frame >= len(self._done[name]) or not self._done[name][frame]:
-            return None
-        array = self._arrays[name]
-        out = np.empty(array.shape[1:], array.dtype)
-        return out if array.read(frame, out) else None
+        def on_unit(outcome: Outcome, written: int, spent: Spent) -> None:
+            frames = len(frozenset[int]().union(*outcome.unit.wanted.values()))
+            run.unit_done(number, outcome.unit.stop, frames, written, spent)
 
-    def _write(self, outcome: Outcome) -> None:
-        unit = outcome.unit
-        if unit.stop > self._video.frames:
-            # The header promised fewer frames than there are.
-            self._video.count(unit.stop, to_the_end=False)
-        written = 0
-        for name in outcome.encoded.keys() | outcome.failed.keys():
-            encoded, failed = outcome.encoded.get(name, {}), outcome.failed.get(name, {})
-            self._arrays[name].put(unit.number, _places(encoded, unit), _places(failed, unit))
-            written += len(encoded)
-        frames = len(frozenset().union(*unit.wanted.values()))
-        self._frames += frames
-        total = min(self._video.frames, self._end or self._video.frames) - self._first
-        self._shared.add(Progress(self._video.name, self._frames, max(total, self._frames)), frames, written)
+        try:
+            with run.writing(number) as work:
+                ended = run_pipeline(reader, work, run.span(number), cores // abreast, run.stop, on_unit)
+                run.video_done(number, ended, reader.shortfall)
+        except BaseException as error:
+            errors.append(error)
+            run.stop.set()
+
+    with one_thread_per_call(), ThreadPoolExecutor(abreast, "video") as pool:
+        try:
+            list(pool.map(one, range(len(run.readers))))
+        except BaseException as error:
+            errors.append(error)
+            run.stop.set()
+    if errors:
+        raise errors[0]
 
 
 def _cores() -> int:
     """Cores that this process may use, which in a container are fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _not_done(done: Array, start: int, stop: int) -> frozenset[int]:
-    """Frames beyond what is known of the video are missing, too: they may exist."""
-    known = np.flatnonzero(~done[start:stop]) + start
-    return frozenset(known.tolist()) | frozenset(range(max(start, len(done)), stop))
-
-
-def _places(by_frame: Mapping[int, T], unit: Unit) -> dict[int, T]:
-    return {frame - unit.start: value for frame, value in by_frame.items()}

@@ -218,12 +218,43 @@ def test_a_video_that_ends_early_has_as_many_frames_as_came(clip: Path, tmp_path
     whole = (real / "videos" / "bgs_video.avi").read_bytes()
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole[: len(whole) // 4])
-    run(cut, tmp_path / "data")
+    report = run(cut, tmp_path / "data")
     video = only_video(tmp_path / "data")
     assert video.info.counted
     assert 32 < video.frames < 374
+    assert report.notes == [f"{cut} is cut short: it has {video.frames} of the 374 frames that its header promises."]
     assert video.done("dis_flow").all()
     assert run(cut, tmp_path / "data").written == 0
+
+
+def test_a_damaged_frame_is_a_failure_of_what_looks_at_it_and_of_nothing_else(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (70, 48, 64, 3), np.uint8)
+    clip = write_clip(tmp_path / "clip.mkv", noise, codec="mjpeg")
+    data = bytearray(clip.read_bytes())
+    # The 40th picture loses its beginning: it cannot be decoded.
+    place = -1
+    for _ in range(41):
+        place = data.index(b"\xff\xd8\xff", place + 1)
+    data[place : place + 600] = bytes(600)
+    clip.write_bytes(data)
+    report = run(clip, tmp_path / "data")
+    video = only_video(tmp_path / "data")
+    assert video.frames == 70
+    assert video.failed("rgb") == {40: "the picture cannot be decoded"}
+    assert video.failed("dis_flow") == {
+        39: "looks at frame 40: the picture cannot be decoded",
+        40: "the picture cannot be decoded",
+    }
+    assert video.done("rgb").sum() == 69
+    assert not report.notes
+
+
+def test_the_report_says_what_the_run_waited_for(clip: Path, tmp_path: Path) -> None:
+    mine = expert_file(tmp_path, "time.sleep(0.02 * len(batch.frames))\nreturn batch.frames\n")
+    config = parse_config(f'[rgb]\nexpert = "rgb"\n[mine]\nexpert = "{mine}:Mine"', "test")
+    report = run(clip, tmp_path / "data", config)
+    assert report.spent.bottleneck == "mine"
+    assert report.spent.computing["mine"] >= 70 * 0.02
 
 
 def test_the_full_disk_is_said_and_nothing_is_lost(clip: Path, tmp_path: Path) -> None:

@@ -138,8 +138,11 @@ class Dataset:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Video]:
-        """The video for one writer alone; leftovers of interrupted writes are removed first."""
+        """The video for one writer alone; leftovers of interrupted writes are removed, whosever they are."""
         with self._storage.lock(name):
             self._storage.sweep(name)
             self._videos.pop(name, None)
-            yield self.video(name)
+            try:
+                yield self.video(name)
+            finally:
+                self._storage.sweep(name)

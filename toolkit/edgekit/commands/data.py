@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,13 @@ Workers = Annotated[int, typer.Option(min=0, help="Units computed at a time; 0: 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 _SHOWN_FAILURES = 5
+
+
+class Engine(StrEnum):
+    """Where an extraction runs."""
+
+    local = "local"
+    ray = "ray"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,13 +62,17 @@ def extract(
     size: Annotated[str, typer.Option(metavar="WIDTHxHEIGHT", help="Bring every frame to this size.")] = "",
     split: Split = "train",
     workers: Workers = 0,
+    engine: Annotated[
+        Engine, typer.Option(help="local: this machine; ray: a cluster (RAY_ADDRESS), see docs.")
+    ] = Engine.local,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs per worker of a cluster; 0.5: two on one.")] = 0.0,
     json: Json = False,
 ) -> None:
     """Make every modality of raw video: decode once, run all experts, write a data set. Resumes by itself."""
     from edgekit_experts.extract import ExtractOptions
     from edgekit_experts.video import open_video
 
-    options = ExtractOptions(_names(only), _span(frames), workers, split)
+    options = ExtractOptions(_names(only), _span(frames), workers, split, engine.value, gpus)
     wanted_size = _size(size)
     readers = [open_video(uri, wanted_size) for uri in videos]
     _run(readers, output, _config(config, videos), options, json)
@@ -246,7 +258,8 @@ def _progress_reporter(advance: Advance) -> Callable[[Progress], None]:
     gone: dict[str, int] = {}
 
     def report(state: Progress) -> None:
-        advance(state.frames - gone.get(state.video, 0), f"{state.video} {state.frames}/{state.total}")
+        waits = f", bottleneck: {state.bottleneck}" if state.bottleneck else ""
+        advance(state.frames - gone.get(state.video, 0), f"{state.video} {state.frames}/{state.total}{waits}")
         gone[state.video] = state.frames
 
     return report
@@ -258,6 +271,7 @@ def _report(status: Status, run: ExtractReport | None, json: bool) -> None:
         document["fps"] = round(run.fps, 2) if run else None
         if run:
             document |= {"frames": run.frames, "written": run.written, "seconds": round(run.seconds, 3)}
+            document |= {"bottleneck": run.spent.bottleneck, "notes": run.notes}
         emit(document)
         return
     from rich.table import Table
@@ -278,9 +292,12 @@ def _report(status: Status, run: ExtractReport | None, json: bool) -> None:
             if row.failed > _SHOWN_FAILURES:
                 console.print(f"… and {row.failed - _SHOWN_FAILURES} more of {row.name}", markup=False)
     if run and run.frames:
-        console.print(f"{run.frames} frames in {run.seconds:.1f} s, {run.fps:.1f} a second", markup=False)
+        waited = f"; bottleneck: {run.spent.bottleneck}" if run.spent.bottleneck else ""
+        console.print(f"{run.frames} frames in {run.seconds:.1f} s, {run.fps:.1f} a second{waited}", markup=False)
     elif run:
         console.print("Nothing was missing.", markup=False)
+    for note in run.notes if run else ():
+        console.print(f"Note: {note}", markup=False)
 
 
 def _stdout() -> Any:
