@@ -120,11 +120,12 @@ class Flight:
         flow = np.empty((height, width, 2), np.float32)
         labels = np.empty((height, width), np.uint8)
         rows = max(1, _BAND // width)
-        for top in range(0, height, rows):
-            band = slice(top, min(top + rows, height))
-            self._render_band(
-                view, panorama, following, band, (rgb[band], depth[band], normals[band], flow[band], labels[band])
-            )
+        bands = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+        directions = [view.directions(band) for band in bands]
+        rays = [panorama.rays(*direction) for direction in directions]
+        for band, direction, some, along in zip(bands, directions, rays, panorama.hits(rays), strict=True):
+            out = rgb[band], depth[band], normals[band], flow[band], labels[band]
+            self._render_band(view, panorama, following, band, direction, some, along, out)
         image = develop(self._land.conditions, rgb, flow, self.fps, self.seed, index)
         return FlightFrame(index, index / self.fps, image, depth, normals, flow, labels, pose)
 
@@ -134,13 +135,14 @@ class Flight:
         panorama: Panorama,
         following: Array,
         band: slice,
+        direction: tuple[Array, Array, Array],
+        rays: Rays,
+        along: Array,
         out: tuple[Array, Array, Array, Array, Array],
     ) -> None:
         land = self._land
         rgb, depth, normals, flow, labels = out
-        right, up, ahead = view.directions(band)
-        rays = panorama.rays(right, up, ahead)
-        along = panorama.hits(rays)
+        right, up, ahead = direction
         flat = np.sqrt(right * right + ahead * ahead)
         np.divide(along, flat, out=depth)
         sky = np.isinf(depth)

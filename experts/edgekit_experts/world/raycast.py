@@ -9,6 +9,7 @@ a camera turned in any way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,17 @@ class Rays:
     angle: Array
 
 
+@dataclass(frozen=True)
+class _Guess:
+    """`distance` of each ray; where it is not near enough to the ground, `loose` (flat indices) with the `ends` of
+    the bracket, and the ground above the ray there.
+    """
+
+    distance: Array
+    loose: Array
+    ends: tuple[Array, Array, Array, Array]
+
+
 class Panorama:
     """All that is visible from one place, in the directions that a camera looks."""
 
@@ -203,8 +215,23 @@ class Panorama:
             angle=up / (flat + length),
         )
 
-    def hits(self, rays: Rays) -> Array:
+    def hits(self, bands: Sequence[Rays]) -> list[Array]:
         """Distance along the map to the first hit of each ray, float32; inf where there is none."""
+        guesses = [self._guess(rays) for rays in bands]
+        # All that are left at once: the search has many small steps.
+        loose = [_picked(rays, guess.loose) for rays, guess in zip(bands, guesses, strict=True)]
+        together = Rays(*(np.concatenate(values, axis=1) for values in zip(*map(_fields, loose), strict=True)))
+        ends = (np.concatenate(values) for values in zip(*(guess.ends for guess in guesses), strict=True))
+        found = self._search(together, *ends)
+        start = 0
+        for guess in guesses:
+            end = start + len(guess.loose)
+            guess.distance.reshape(-1)[guess.loose] = found[start:end]
+            start = end
+        return [guess.distance for guess in guesses]
+
+    def _guess(self, rays: Rays) -> _Guess:
+        """Three looks at each ray: the ends of its bracket, and twice where a straight line through two looks says."""
         column = ((rays.column - np.float32(self._first_column)) * np.float32(1 / self._stride)).astype(np.intp)
         angle = ((rays.angle - np.float32(self._first_angle)) * np.float32(1 / self._step)).astype(np.intp)
         np.clip(column, 0, self._columns - 1, out=column)
@@ -214,12 +241,14 @@ class Panorama:
         low, high = np.take(self._enter, column), np.take(self._leave, column)
 
         sky = np.isinf(high)
-        if sky.any():
+        any_sky = bool(sky.any())
+        if any_sky:
             high[sky] = FARTHEST
             low[sky & (low >= FARTHEST)] = FARTHEST * 0.99
         at_low, at_high = self._above(rays, low), self._above(rays, high)
-        sky &= at_high < 0
-        at_high = np.where(sky, np.float32(1), at_high)
+        if any_sky:
+            sky &= at_high < 0
+            at_high[sky] = 1
         first = low + _share(at_low, at_high) * (high - low)
         at_first = self._above(rays, first)
         # The end of the bracket on the other side of the hit; arithmetic is faster here than a selection.
@@ -228,17 +257,16 @@ class Panorama:
         at_other = at_low + under * (at_high - at_low)
         hit = first + (other - first) * _between(at_first, at_other)
         at_hit = self._above(rays, hit)
-        loose = np.flatnonzero((np.abs(at_hit) > _tolerance(hit)) & ~sky)
+        open_ = np.abs(at_hit) > _tolerance(hit)
+        if any_sky:
+            open_ &= ~sky
+        loose = np.flatnonzero(open_)
         # Within tolerance the ground is straight: one more step needs no look at it.
         last = hit + (first - hit) * _between(at_hit, at_first)
-        for start in range(0, len(loose), _LONGEST):
-            some = loose[start : start + _LONGEST]
-            ends = _bracket(
-                *(values.ravel()[some] for values in (low, high, at_low, at_high, first, at_first, hit, at_hit))
-            )
-            last.reshape(-1)[some] = self._search(_picked(rays, some), *ends)
-        last[sky] = np.inf
-        return np.asarray(last)
+        if any_sky:
+            last[sky] = np.inf
+        looks = (low, high, at_low, at_high, first, at_first, hit, at_hit)
+        return _Guess(last, loose, _bracket(*(values.ravel()[loose] for values in looks)))
 
     def _search(self, rays: Rays, low: Array, high: Array, at_low: Array, at_high: Array) -> Array:
         """The sure way for those that are left, `(P,)`: make the bracket valid, then go on, now and then by half."""
@@ -250,7 +278,7 @@ class Panorama:
                 break
             high[inside], at_high[inside] = low[inside], at_low[inside]
             low[inside] *= np.float32(factor)
-            at_low[inside] = self._above(_picked(rays, inside), low[inside][None])[0]
+            at_low[inside] = self._above_some(_picked(rays, inside), low[inside])
         beyond = np.flatnonzero(at_high < 0)
         if len(beyond):
             found = self._march(_picked(rays, beyond), high[beyond])
@@ -265,7 +293,7 @@ class Panorama:
         for turn in range(_MAX_TURNS if len(left) else 0):
             share = np.float32(0.5) if turn % 3 == 2 else _share(at_low, at_high)
             middle = low + share * (high - low)
-            at_middle = self._above(rays, middle[None])[0]
+            at_middle = self._above_some(rays, middle)
             hit[left] = middle
             under = at_middle < 0
             # Illinois: an end that stays loses half its value, so that both ends move.
@@ -295,6 +323,14 @@ class Panorama:
     def spot(self, rays: Rays, distance: Array) -> Spot:
         """Where rays are after `distance` metres along the map."""
         return Spot.at(self._origin, rays.ux * distance, rays.uz * distance, distance, float(distance.max()))
+
+    def _above_some(self, rays: Rays, distance: Array) -> Array:
+        """`_above` for `(P,)`, in pieces that OpenCV takes."""
+        pieces = [
+            self._above(Rays(*(values[:, part] for values in _fields(rays))), distance[None, part])[0]
+            for part in (slice(start, start + _LONGEST) for start in range(0, max(1, len(distance)), _LONGEST))
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _above(self, rays: Rays, distance: Array) -> Array:
         """Metres that the ground is above the ray."""
