@@ -89,7 +89,7 @@ class ExtractReport:
 
 def extract(
     readers: Sequence[VideoReader],
-    out: Path,
+    out: Path | str,
     config: Config,
     options: ExtractOptions | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,

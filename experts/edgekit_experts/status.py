@@ -44,7 +44,7 @@ class VideoStatus:
 class Status:
     """Sums are over all videos and modalities."""
 
-    path: str
+    location: str
     videos: tuple[VideoStatus, ...]
 
     @property
@@ -69,7 +69,7 @@ class Status:
 
     def to_dict(self) -> dict[str, object]:
         sums = {name: self._sum(name) for name in ("done", "missing", "failed", "stale", "bytes")}
-        return {"path": self.path, **sums, "videos": [asdict(video) for video in self.videos]}
+        return {"location": self.location, **sums, "videos": [asdict(video) for video in self.videos]}
 
     def _sum(self, field: str) -> int:
         return sum(getattr(modality, field) for video in self.videos for modality in video.modalities)
@@ -77,7 +77,7 @@ class Status:
 
 def read_status(data: Dataset) -> Status:
     """Reads declarations and states, no frame. Raises DataError where they are damaged."""
-    return Status(str(data.path), tuple(_video(data.video(name)) for name in data.videos))
+    return Status(data.location, tuple(_video(data.video(name)) for name in data.videos))
 
 
 def _video(video: Video) -> VideoStatus:

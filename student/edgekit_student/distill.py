@@ -34,7 +34,6 @@ TEACHER = "teacher"
 def distill(
     teacher: PHGMAE,
     data: Dataset,
-    where: Path,
     folder: Path,
     settings: DistillSettings,
     *,
@@ -71,7 +70,7 @@ def distill(
         statistics={"rgb": samples.statistics()["rgb"]},
         input_size=samples.frame_size,
         provenance={
-            **describe(data, where),
+            **describe(data),
             "parent": parent,
             "frames": len(samples),
             "seed": settings.optimisation.seed,

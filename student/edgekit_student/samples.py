@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +151,6 @@ def _videos(data: Dataset, split: str | None) -> Iterator[Any]:
             yield video
 
 
-def describe(data: Dataset, path: Path) -> Mapping[str, Any]:
+def describe(data: Dataset) -> Mapping[str, Any]:
     """Provenance of a data set: where it was and what was in it."""
-    return {"data": str(path), "data_hash": data.content_hash()}
+    return {"data": data.location, "data_hash": data.content_hash()}

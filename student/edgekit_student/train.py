@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 def train(
     data: Dataset,
-    where: Path,
     run: Path,
     settings: TrainSettings,
     *,
@@ -37,7 +36,7 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PHGMAE:
-    """Trains on the `train` split of `data` (found at `where`) and writes the checkpoint to `run`.
+    """Trains on the `train` split of `data` and writes the checkpoint to `run`.
 
     Raises DataError when the modalities asked for are not there, UsageError when `run` holds a finished training
     already.
@@ -54,7 +53,7 @@ def train(
         statistics=samples.statistics(),
         input_size=settings.augmentation.crop or samples.frame_size,
         provenance={
-            **describe(data, where),
+            **describe(data),
             "frames": len(samples),
             "seed": settings.optimisation.seed,
             "config": settings.model_dump(mode="json"),

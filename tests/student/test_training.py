@@ -37,7 +37,7 @@ def short(steps: int, **more: object) -> TrainSettings:
 
 
 def trained(scene: Path, run: Path, settings: TrainSettings, **options: object) -> PHGMAE:
-    return train(Dataset.open(scene), scene, run, settings, device="cpu", **options)
+    return train(Dataset.open(scene), run, settings, device="cpu", **options)
 
 
 def test_the_road_from_experts_to_a_student_that_beats_a_blind_one(scene: Path, tmp_path: Path) -> None:
@@ -153,7 +153,6 @@ def test_a_student_of_an_unknown_network_is_refused_before_anything_is_taught(sc
         distill(
             load_phg_mae(tmp_path / "run"),
             Dataset.open(scene),
-            scene,
             tmp_path / "student",
             settings,
             parent="run",

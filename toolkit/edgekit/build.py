@@ -63,7 +63,7 @@ def build(
     student_folder: Path,
     profile: Profile,
     output: Path,
-    data: Path | None,
+    data: Path | str | None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Built:
     """Builds a student for a profile into `output/<network>.edgekit`.

@@ -78,9 +78,9 @@ def run_demo(folder: Path) -> Demo:
         _extract(where)
     data = Dataset.open(where)
     with _timed(seconds, "train"):
-        _train(data, where, run)
+        _train(data, run)
     with _timed(seconds, "distill"):
-        _distill(data, where, run, student)
+        _distill(data, run, student)
     with _timed(seconds, "build"):
         built = build(student, load_profile("laptop-cpu"), folder / "build", where, say=console.print)
     with _timed(seconds, "score"):
@@ -137,7 +137,7 @@ def _unit_reporter(advance: Any) -> Callable[[Any], None]:
     return report
 
 
-def _train(data: Dataset, where: Path, run: Path) -> None:
+def _train(data: Dataset, run: Path) -> None:
     from edgekit.commands.training import step_reporter
     from edgekit_student.settings import TrainSettings, read_settings
     from edgekit_student.train import train
@@ -152,10 +152,10 @@ def _train(data: Dataset, where: Path, run: Path) -> None:
         optimisation={**OPTIMISATION, "steps": TEACHER_STEPS},
     )
     with progress("PHG-MAE", TEACHER_STEPS) as advance:
-        train(data, where, run, settings, device="cpu", resume=True, on_progress=step_reporter(advance))
+        train(data, run, settings, device="cpu", resume=True, on_progress=step_reporter(advance))
 
 
-def _distill(data: Dataset, where: Path, run: Path, student: Path) -> None:
+def _distill(data: Dataset, run: Path, student: Path) -> None:
     from edgekit.commands.training import step_reporter
     from edgekit_student.distill import distill
     from edgekit_student.phg_mae import load_phg_mae
@@ -176,7 +176,6 @@ def _distill(data: Dataset, where: Path, run: Path, student: Path) -> None:
         distill(
             teacher,
             data,
-            where,
             student,
             settings,
             parent=f"{run.name}@{teacher.config.weights_sha256[:16]}",

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.bundle import SUFFIX
+from edgekit.console import console
+from edgekit_experts.dataset import Dataset
 from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.errors import BundleError, CheckpointError, UsageError
+from edgekit_runtime.errors import BundleError, CheckpointError, DataError, UsageError
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, read_config
 
 DEFAULT_STUDENT = Path(__file__).parent / "default" / "student"
@@ -36,11 +38,20 @@ def find_student(below: Path) -> Path:
     )
 
 
-def find_data(config: CheckpointConfig, student: Path) -> Path | None:
-    """The data set that a student was distilled on, if it is still where it was; None otherwise."""
+def find_data(config: CheckpointConfig, student: Path) -> Path | str | None:
+    """The data set that a student was distilled on, if it is still where it was; None otherwise.
+
+    One behind a URL that cannot be reached from here counts as gone; why is printed.
+    """
     recorded = config.provenance.get("data")
     if not isinstance(recorded, str) or not recorded:
         return None
+    if "://" in recorded:
+        try:
+            return recorded if Dataset.exists(recorded) else None
+        except DataError as error:
+            console.print(f"The data set of the student: {error}", markup=False)
+            return None
     places = (Path(recorded), student / recorded, student.parent / recorded)
     return next((place for place in places if (place / "zarr.json").is_file()), None)
 

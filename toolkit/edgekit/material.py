@@ -59,7 +59,7 @@ class Material:
         return all(frame.labels is not None for frame in self.judged)
 
 
-def gather(data: Path | None, taxonomy: Taxonomy, size: Size, calibration: int, judged: int) -> Material:
+def gather(data: Path | str | None, taxonomy: Taxonomy, size: Size, calibration: int, judged: int) -> Material:
     """Frames from the data set at `data`, or from the synthetic world. Raises DataError."""
     if data is None:
         return _from_world(taxonomy, size, calibration, judged)
@@ -76,7 +76,8 @@ def _from_dataset(dataset: Dataset, taxonomy: Taxonomy, size: Size, calibration:
     everything = [frame for split in frames.values() for frame in split]
     if not everything:
         raise DataError(
-            f"{dataset.path} has no rgb frame.", hint="`edgekit status` shows what is done; `edgekit extract` goes on."
+            f"{dataset.location} has no rgb frame.",
+            hint="`edgekit status` shows what is done; `edgekit extract` goes on.",
         )
     # A data set without a val split is halved in time: neighbouring frames are nearly the same picture.
     half = len(everything) // 2
@@ -100,7 +101,7 @@ def _from_dataset(dataset: Dataset, taxonomy: Taxonomy, size: Size, calibration:
     return Material(
         tuple(calibration_images),
         tuple(judged_frames),
-        f"{dataset.path} ({'labels' if truth else 'no labels'})",
+        f"{dataset.location} ({'labels' if truth else 'no labels'})",
         _provenance("dataset", calibration_images, judged_frames, data_hash=dataset.content_hash()),
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from edgekit_experts.dataset.declaration import Declaration
 from edgekit_experts.dataset.shard import ABSENT, codec_for, index_bytes, pack, read_index, unpack
-from edgekit_experts.dataset.storage import LocalStorage
+from edgekit_experts.dataset.storage import Storage
 from edgekit_experts.dataset.unit import UnitState
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality
@@ -34,7 +35,7 @@ class ModalityArray:
 
     def __init__(
         self,
-        storage: LocalStorage,
+        storage: Storage,
         prefix: str,
         declaration: Declaration,
         shape: tuple[int, int, int, int],
@@ -51,11 +52,8 @@ class ModalityArray:
         self._indices: dict[int, tuple[object, Array]] = {}
 
     @classmethod
-    def open(cls, storage: LocalStorage, prefix: str) -> ModalityArray | None:
-        """The array at this place, None where there is none. Raises DataError when its metadata is damaged."""
-        data = storage.get(f"{prefix}/{METADATA}")
-        if data is None:
-            return None
+    def parse(cls, storage: Storage, prefix: str, data: bytes) -> ModalityArray:
+        """The array at this place, whose `zarr.json` is `data`. Raises DataError when that is damaged."""
         try:
             table = json.loads(data)
             frames, height, width, channels = (int(n) for n in table["shape"])
@@ -63,7 +61,7 @@ class ModalityArray:
             declaration = Declaration.from_dict(table["attributes"][ATTRIBUTES])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{storage.root / prefix / METADATA} is not an edgekit array: {error}",
+                f"{storage.address(f'{prefix}/{METADATA}')} is not an edgekit array: {error}",
                 hint="Remove that folder and extract again, or restore the file.",
             ) from error
         return cls(storage, prefix, declaration, (frames, height, width, channels), unit)
@@ -84,14 +82,13 @@ class ModalityArray:
     def states(self) -> Mapping[int, UnitState]:
         """State of each unit that was ever written."""
         if self._states is None:
-            self._states = {}
-            for name in self._storage.list(f"{self._prefix}/state"):
-                data = self._storage.get(f"{self._prefix}/state/{name}")
-                try:
-                    self._states[int(name.removesuffix(".json"))] = UnitState.from_json(data or b"")
-                except ValueError:
-                    # Not ours, or altered: its frames count as missing and will be made again.
-                    continue
+            folder = f"{self._prefix}/state"
+            states = {}
+            for key, data in self._storage.get_many(f"{folder}/{name}" for name in self._storage.list(folder)).items():
+                # What is not ours, or altered, counts as missing: its frames will be made again.
+                with suppress(ValueError):
+                    states[int(key.removeprefix(f"{folder}/").removesuffix(".json"))] = UnitState.from_json(data)
+            self._states = states
         return self._states
 
     def recorded(self) -> tuple[Array, Array]:
@@ -155,7 +152,7 @@ class ModalityArray:
         except (ValueError, RuntimeError) as error:
             raise DataError(
                 f"Frame {frame} of {self._prefix} is damaged: {error}.",
-                hint=f"Remove {self._storage.root / self._shard_key(number)} and its state, and extract again.",
+                hint=f"Remove {self._storage.address(self._shard_key(number))} and its state, and extract again.",
             ) from error
         return True
 

@@ -1,4 +1,4 @@
-"""A data set: a folder that is a Zarr 3 group, with one group per video."""
+"""A data set: a folder, or a place in an object store, that is a Zarr 3 group with one group per video."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgekit_experts.dataset.array import ATTRIBUTES, METADATA
 from edgekit_experts.dataset.names import check_name, closest
-from edgekit_experts.dataset.storage import LocalStorage
+from edgekit_experts.dataset.storage import Storage, open_storage
 from edgekit_experts.dataset.video import SPLITS, Video, VideoInfo
 from edgekit_runtime.errors import DataError
 
@@ -25,22 +25,31 @@ class Dataset:
     process has written since.
     """
 
-    def __init__(self, storage: LocalStorage) -> None:
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._videos: dict[str, Video] = {}
 
     @property
-    def path(self) -> Path:
-        return self._storage.root
+    def location(self) -> str:
+        """The folder or URL; opens this data set again."""
+        return self._storage.location
+
+    @staticmethod
+    def exists(location: Path | str) -> bool:
+        """Whether there is something to open. Raises DataError where that cannot be told."""
+        return open_storage(location).get(METADATA) is not None
 
     @classmethod
-    def open(cls, path: Path | str) -> Dataset:
-        """Raises DataError where there is no data set."""
-        storage = LocalStorage(Path(path))
+    def open(cls, location: Path | str) -> Dataset:
+        """The data set in a folder or behind a URL such as `s3://bucket/data`. Raises DataError where there is none."""
+        return cls._opened(open_storage(location))
+
+    @classmethod
+    def _opened(cls, storage: Storage) -> Dataset:
         data = storage.get(METADATA)
         if data is None:
             raise DataError(
-                f"There is no data set at {path}.",
+                f"There is no data set at {storage.location}.",
                 hint="`edgekit extract VIDEO -o DATA` makes one from video, `edgekit import` from pictures.",
             )
         try:
@@ -50,48 +59,50 @@ class Dataset:
         except (KeyError, TypeError, ValueError):
             known, version = False, 0
         if not known:
-            raise DataError(f"{path} is not an edgekit data set.", hint="Give another folder.")
+            raise DataError(f"{storage.location} is not an edgekit data set.", hint="Give another place.")
         if version > VERSION:
             raise DataError(
-                f"{path} was written by a newer edgekit (format {version}, this one reads {VERSION}).",
+                f"{storage.location} was written by a newer edgekit (format {version}, this one reads {VERSION}).",
                 hint="Update edgekit.",
             )
         return cls(storage)
 
     @classmethod
-    def create(cls, path: Path | str) -> Dataset:
-        """Opens the data set at `path`, making an empty one if there is nothing yet.
+    def create(cls, location: Path | str) -> Dataset:
+        """Opens the data set there, making an empty one if there is nothing yet.
 
         Raises DataError when something else is there.
         """
-        path = Path(path)
-        storage = LocalStorage(path)
+        storage = open_storage(location)
         if storage.get(METADATA) is None:
-            if path.is_file() or storage.list("."):
-                raise DataError(f"{path} exists and is not a data set.", hint="Give an empty or a new folder with -o.")
+            if storage.list("."):
+                raise DataError(
+                    f"{storage.location} exists and is not a data set.", hint="Give an empty or a new folder with -o."
+                )
             attributes = {ATTRIBUTES: {"format": FORMAT, "version": VERSION}}
             table = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
             storage.put(METADATA, json.dumps(table, indent=1).encode() + b"\n")
-        return cls.open(path)
+        return cls._opened(storage)
 
     @property
     def videos(self) -> tuple[str, ...]:
         """Names in alphabetical order."""
-        return tuple(
-            name for name in self._storage.list(".") if name != METADATA and (self.path / name / METADATA).is_file()
-        )
+        keys = {name: f"{name}/{METADATA}" for name in self._storage.list(".") if name != METADATA}
+        found = self._storage.get_many(keys.values())
+        return tuple(name for name, key in keys.items() if key in found)
 
     def video(self, name: str) -> Video:
         """Raises DataError for an unknown name or damaged metadata."""
         if name not in self._videos:
             data = self._storage.get(f"{name}/{METADATA}")
             if data is None:
-                raise DataError(f"{self.path} has no video {name!r}.", hint=closest(name, self.videos))
+                raise DataError(f"{self.location} has no video {name!r}.", hint=closest(name, self.videos))
             try:
                 self._videos[name] = Video(self._storage, name, VideoInfo.from_json(data))
             except ValueError as error:
                 raise DataError(
-                    f"{self.path / name / METADATA} cannot be read: {error}.", hint="Restore or remove that folder."
+                    f"{self._storage.address(f'{name}/{METADATA}')} cannot be read: {error}.",
+                    hint="Restore or remove that folder.",
                 ) from error
         return self._videos[name]
 
@@ -115,17 +126,17 @@ class Dataset:
     def _same(self, video: Video, info: VideoInfo) -> None:
         if video.info.source.get("fingerprint") != info.source.get("fingerprint"):
             raise DataError(
-                f"{self.path} already has another video named {video.name!r}, from {video.info.source.get('uri')}.",
+                f"{self.location} already has another video named {video.name!r}, from {video.info.source.get('uri')}.",
                 hint="Give this one another name, or write to another data set.",
             )
         if video.size != info.size:
             raise DataError(
-                f"{video.name} is {video.size[0]}x{video.size[1]} in {self.path}, not {info.size[0]}x{info.size[1]}.",
+                f"{video.name} is {_by(video.size)} in {self.location}, not {_by(info.size)}.",
                 hint="Use the same --size, or write to another data set.",
             )
         if video.split != info.split:
             raise DataError(
-                f"{video.name} is in the split {video.split!r} of {self.path}, not in {info.split!r}.",
+                f"{video.name} is in the split {video.split!r} of {self.location}, not in {info.split!r}.",
                 hint="Use the same --split, or write to another data set.",
             )
 
@@ -146,3 +157,8 @@ class Dataset:
                 yield self.video(name)
             finally:
                 self._storage.sweep(name)
+
+
+def _by(size: tuple[int, int]) -> str:
+    """(height, width), as messages write it."""
+    return f"{size[0]}x{size[1]}"

@@ -1,133 +1,84 @@
-"""Where the bytes of a data set lie: whole objects under a root, written so that they survive a crash.
+"""Where the bytes of a data set lie: whole objects under a root, in a folder or behind a URL.
 
-A put is all or nothing: the bytes go to a temporary name beside the target, are flushed to the disk (fsync),
-and are then renamed. Everything above (shards, states, metadata) needs only these few operations, so that a
-store behind a URL is one more class and no other change.
+Everything above (shards, states, metadata) needs only these few operations. What it relies on: a put is all or
+nothing, it is on the disk or in the store when it returns, and who reads afterwards sees it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
+from edgekit_experts.dataset.local import LocalStorage
 from edgekit_runtime.errors import DataError
 
-PARTIAL = ".partial"
+_FOLDERS = ("file://", "local://")
+_LOST_SLASH = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 
 
-class LocalStorage:
-    """Objects are files under `root`; keys are relative paths with forward slashes."""
+class Storage(Protocol):
+    """Keys are relative paths with forward slashes; a prefix is a key above others, `.` the root.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Every method raises DataError where the place cannot be read or written.
+    """
+
+    @property
+    def location(self) -> str:
+        """The folder or URL; opens this storage again, and holds no secret."""
+
+    def address(self, key: str) -> str:
+        """Where an object lies, for messages."""
 
     def get(self, key: str) -> bytes | None:
         """The whole object, None where there is none."""
-        try:
-            return (self.root / key).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise DataError(f"Cannot read {self.root / key}: {error.strerror}.") from error
 
-    def put(self, key: str, data: bytes) -> None:
-        """Replaces the object atomically; when this returns, the bytes are on the disk.
-
-        Raises DataError when they cannot be written (no space, no permission); the old object, if any, stays.
-        """
-        path = self.root / key
-        partial = path.with_name(path.name + PARTIAL)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            raise _write_error(path, error) from error
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Those of these objects that there are; small ones, which come side by side where they are far away."""
 
     def get_range(self, key: str, offset: int, length: int) -> tuple[bytes, object]:
-        """Bytes of an object and the version that they are from; a negative offset counts from the end.
+        """Bytes of an object, and a version that is another after every change of it.
 
-        Raises FileNotFoundError where there is no such object.
+        A negative offset counts from the end. The bytes of two calls that give equal versions are from one and
+        the same object, if the first of them asked for its end. Raises FileNotFoundError where there is no object.
         """
-        descriptor = os.open(self.root / key, os.O_RDONLY)
-        try:
-            stat = os.fstat(descriptor)
-            start = offset if offset >= 0 else max(0, stat.st_size + offset)
-            return os.pread(descriptor, length, start), (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        finally:
-            os.close(descriptor)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replaces the object; the old one, if any, stays where that fails."""
 
     def list(self, prefix: str) -> list[str]:
-        """Names directly below the prefix, sorted, without leftovers of interrupted puts."""
-        folder = self.root / prefix
-        if not folder.is_dir():
-            return []
-        return sorted(entry.name for entry in os.scandir(folder) if not entry.name.endswith(PARTIAL))
+        """Names directly below the prefix, sorted; of an object, its own. Never from a cache."""
 
     def size(self, prefix: str) -> int:
         """Bytes of all objects below the prefix."""
-        folder = self.root / prefix
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     def delete(self, prefix: str) -> None:
-        """Removes everything below the prefix."""
-        shutil.rmtree(self.root / prefix, ignore_errors=True)
+        """Removes the object of this key, and everything below it."""
 
     def sweep(self, prefix: str) -> None:
         """Removes what interrupted puts left behind; only for the one who holds the lock."""
-        for leftover in (self.root / prefix).rglob("*" + PARTIAL):
-            leftover.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self, prefix: str) -> Iterator[None]:
-        """Holds the folder against other writers on this machine; released by the system if we die.
-
-        Raises DataError at once when another process has it.
-        """
-        try:
-            import fcntl
-        except ImportError:  # no advisory locks on this system
-            yield
-            return
-        descriptor = os.open(self.root / prefix, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise DataError(
-                    f"{self.root / prefix} is being written by another process.",
-                    hint="Wait until it ends; `edgekit status` shows how far it is.",
-                ) from error
-            except OSError:  # a file system without locks
-                pass
-            yield
-        finally:
-            os.close(descriptor)
+    def lock(self, prefix: str) -> AbstractContextManager[None]:
+        """Holds the prefix against other writers. Raises DataError when another one has it."""
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable: the directory entry is data, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def open_storage(location: Path | str) -> Storage:
+    """The folder at a path or `file://`, or the object store behind any other URL, such as `s3://bucket/data`.
 
+    Nothing is read yet. Raises DataError for a URL that cannot hold a data set.
+    """
+    text = str(location)
+    for scheme in _FOLDERS:
+        if text.startswith(scheme):
+            return LocalStorage(Path(text.removeprefix(scheme)))
+    if "://" in text:
+        from edgekit_experts.dataset.remote import RemoteStorage
 
-def _write_error(path: Path, error: OSError) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return DataError(
-            f"No space to write {path}: {error.strerror}.",
-            hint="Nothing that was done is lost: free some space and give the same command again.",
+        return RemoteStorage(text)
+    if _LOST_SLASH.match(text):
+        raise DataError(
+            f"{text} is neither a folder nor a URL.", hint="URLs have two slashes, and are no pathlib.Path."
         )
-    return DataError(f"Cannot write {path}: {error.strerror}.", hint="Check that the folder may be written.")
+    return LocalStorage(Path(location))

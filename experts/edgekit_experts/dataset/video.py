@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgekit_experts.dataset.array import ATTRIBUTES, METADATA, ModalityArray
 from edgekit_experts.dataset.declaration import Declaration
 from edgekit_experts.dataset.names import check_name, closest
-from edgekit_experts.dataset.storage import LocalStorage
+from edgekit_experts.dataset.storage import Storage
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Modality
 
@@ -73,7 +73,7 @@ def unit_frames(size: tuple[int, int]) -> int:
 class Video:
     """Opened by `Dataset.video`. Frames are numbered from 0 in the order in which they are shown."""
 
-    def __init__(self, storage: LocalStorage, name: str, info: VideoInfo) -> None:
+    def __init__(self, storage: Storage, name: str, info: VideoInfo) -> None:
         self.name = name
         self.info = info
         self._storage = storage
@@ -104,12 +104,13 @@ class Video:
     @property
     def arrays(self) -> Mapping[str, ModalityArray]:
         if self._arrays is None:
-            found = {
-                name: ModalityArray.open(self._storage, f"{self.name}/{name}")
-                for name in self._storage.list(self.name)
-                if name != METADATA
+            prefixes = {name: f"{self.name}/{name}" for name in self._storage.list(self.name) if name != METADATA}
+            found = self._storage.get_many(f"{prefix}/{METADATA}" for prefix in prefixes.values())
+            self._arrays = {
+                name: ModalityArray.parse(self._storage, prefix, found[f"{prefix}/{METADATA}"])
+                for name, prefix in prefixes.items()
+                if f"{prefix}/{METADATA}" in found
             }
-            self._arrays = {name: array for name, array in found.items() if array}
         return self._arrays
 
     def done(self, modality: str) -> Array:

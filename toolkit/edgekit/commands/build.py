@@ -34,7 +34,7 @@ def build(
         str | None, typer.Option(metavar="NAME", help="An off-the-shelf model; not in this version.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="Data set to calibrate and judge with; else the student's.")
+        str | None, typer.Option(metavar="DATA", help="Data set to calibrate and judge with; else the student's.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the bundle; else build/PROFILE.")
@@ -52,17 +52,17 @@ def build(
     # Only now what takes seconds to import: a misspelt profile is answered at once.
     from edgekit.build import build as build_bundle
     from edgekit.locate import BUILD_FOLDER, find_data, find_student
+    from edgekit_experts.dataset import Dataset
     from edgekit_student.checkpoint import read_config
 
     folder = student or find_student(Path.cwd())
     if student is None:
         console.print(f"Student: {_short(folder)} (the newest; --student takes another)", markup=False)
-    if data is None:
-        data = find_data(read_config(folder), folder)
-    elif not data.exists():
+    if data is not None and not Dataset.exists(data):
         raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
+    material = data if data is not None else find_data(read_config(folder), folder)
     built = build_bundle(
-        folder, target, output or BUILD_FOLDER / target.name, data, lambda text: console.print(text, markup=False)
+        folder, target, output or BUILD_FOLDER / target.name, material, lambda text: console.print(text, markup=False)
     )
     if json:
         emit(_document(built))

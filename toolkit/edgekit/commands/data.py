@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.commands.location import DataArgument, DataOutput
 from edgekit.console import Advance, console, emit, progress
 from edgekit_runtime.errors import DataError, SourceError, UsageError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from edgekit_experts.status import Status
     from edgekit_experts.video import VideoReader
 
-DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="A data set that extract or import made.")]
-Output = Annotated[Path, typer.Option("-o", "--output", metavar="DATA", help="The data set to write to.")]
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Which experts: a TOML file.")]
 Split = Annotated[str, typer.Option(help="What the frames are for: train, val or test.")]
 Workers = Annotated[int, typer.Option(min=0, help="Units computed at a time; 0: one per core.")]
@@ -55,7 +54,7 @@ def extract(
     videos: Annotated[
         list[str], typer.Argument(metavar="VIDEO...", help="Files, folders of pictures, or world:SEED?frames=40")
     ],
-    output: Output,
+    output: DataOutput,
     config: ConfigFile = None,
     only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
     frames: Annotated[str, typer.Option(metavar="FIRST:END", help="Only these frames, such as 0:500.")] = "",
@@ -80,7 +79,7 @@ def extract(
 
 def import_frames(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="DIR/rgb/*, DIR/labels/*, DIR/experts/<name>/*")],
-    output: Output,
+    output: DataOutput,
     name: Annotated[str, typer.Option(help="Name of the video; else that of the folder.")] = "",
     table: Annotated[Path | None, typer.Option(help="What the folders hold: a TOML file.")] = None,
     fps: Annotated[float, typer.Option(min=0.001, help="Pictures per second.")] = 1.0,
@@ -98,7 +97,7 @@ def import_frames(
 
 def import_vre(
     folder: Annotated[Path, typer.Argument(metavar="SRC", help="<SRC>/<representation>/npz/<frame>.npz")],
-    output: Output,
+    output: DataOutput,
     taxonomy: Annotated[
         list[str] | None, typer.Option(metavar="REPRESENTATION=NAME", help="The classes of a label map.")
     ] = None,
@@ -120,7 +119,7 @@ def import_vre(
 
 
 def export(
-    data: DataPath,
+    data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="A new folder.")],
     layout: Annotated[str, typer.Option("--format", help="vre: one npz file per frame.")] = "vre",
     json: Json = False,
@@ -145,7 +144,7 @@ def export(
         console.print(f"{written} files in {output}", markup=False)
 
 
-def status(data: DataPath, json: Json = False) -> None:
+def status(data: DataArgument, json: Json = False) -> None:
     """Show what is done, missing, failed and stale."""
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.status import read_status
@@ -154,7 +153,7 @@ def status(data: DataPath, json: Json = False) -> None:
 
 
 def view(
-    data: DataPath,
+    data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .png or an .mp4 file.")],
     video: Annotated[str, typer.Option(help="Which video; else the first.")] = "",
     only: Annotated[str, typer.Option(help="Modalities to show: a,b")] = "",
@@ -243,7 +242,7 @@ def _config(path: Path | None, sources: Sequence[str]) -> Config:
     return shipped_config(WORLD if sources and all(map(is_world, sources)) else DEFAULT)
 
 
-def _run(readers: Sequence[VideoReader], output: Path, config: Config, options: ExtractOptions, json: bool) -> None:
+def _run(readers: Sequence[VideoReader], output: str, config: Config, options: ExtractOptions, json: bool) -> None:
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.extract import extract as run
     from edgekit_experts.status import read_status

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.commands.location import DataArgument
 from edgekit.console import console, emit, progress
 from edgekit_runtime.errors import CheckpointError, UsageError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from edgekit_student.evaluate import Score
     from edgekit_student.fit import Progress
 
-DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="A data set that extract or import made.")]
 Config = Annotated[Path | None, typer.Option("-c", "--config", help="Settings: a TOML file, see docs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last state in the output folder.")]
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: DataPath,
+    data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the checkpoint.")],
     config: Config = None,
     network: Annotated[str | None, typer.Option(help="Network by name, such as edge-900k or safeuav-430k.")] = None,
@@ -62,7 +62,6 @@ def train(
     with progress("PHG-MAE", settings.optimisation.steps) as advance:
         model = fit_phg_mae(
             _open(data),
-            data,
             output,
             settings,
             device=_device(device),
@@ -88,7 +87,7 @@ def train(
 
 def distill(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A PHG-MAE that `edgekit train` made.")],
-    data: DataPath,
+    data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="STUDENT_DIR", help="Folder for the student.")],
     config: Config = None,
     student: Annotated[str | None, typer.Option(help="Network by name, such as edge-430k.")] = None,
@@ -119,7 +118,6 @@ def distill(
         model = fit_student(
             teacher,
             _open(data),
-            data,
             output,
             settings,
             parent=f"{run.resolve().name}@{teacher.config.weights_sha256[:16]}",
@@ -145,7 +143,7 @@ def evaluate(
             metavar="MODEL", help="A PHG-MAE run, a student folder, a bundle, or expert:NAME for a stored modality."
         ),
     ],
-    data: DataPath,
+    data: DataArgument,
     split: Annotated[str, typer.Option(help="Which split to score.")] = "val",
     members: Annotated[
         int, typer.Option(min=0, help="PHG-MAE only: random masks to average (1Rand, NRand); 0: all visible (1All).")
@@ -229,10 +227,10 @@ def _bundle_predictor(path: Path, samples: Any) -> Any:
     return predict
 
 
-def _open(path: Path) -> Dataset:
+def _open(location: str) -> Dataset:
     from edgekit_experts.dataset import Dataset
 
-    return Dataset.open(path)
+    return Dataset.open(location)
 
 
 def _device(name: str) -> str:
