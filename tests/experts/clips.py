@@ -1,7 +1,8 @@
-"""Videos whose frames can be told apart, and what a folder holds."""
+"""Videos whose frames can be told apart, experts to run over them, and what a folder holds."""
 
 from __future__ import annotations
 
+import textwrap
 from fractions import Fraction
 from pathlib import Path
 
@@ -50,3 +51,20 @@ def write_clip(
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def expert_file(folder: Path, body: str) -> Path:
+    """An expert `Mine` whose `compute(batch)` has this body."""
+    path = folder / "mine.py"
+    header = """
+        import time
+        from edgekit_experts.expert import Expert
+        from edgekit_runtime.modality import Kind, Modality
+
+        class Mine(Expert):
+            def produces(self, inputs):
+                return Modality("mine", Kind.IMAGE, 3)
+            def compute(self, batch):
+    """
+    path.write_text(textwrap.dedent(header) + textwrap.indent(textwrap.dedent(body), " " * 8))
+    return path

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from clips import files_of, number_of, numbered_frames, write_clip
+from clips import expert_file, files_of, number_of, numbered_frames, write_clip
 
 from edgekit_experts.config import Config, parse_config, shipped_config
 from edgekit_experts.dataset import Dataset, Video
@@ -33,22 +33,6 @@ def run(clip: Path, out: Path, config: Config = CONFIG, **options: object) -> Ex
 def only_video(out: Path) -> Video:
     data = Dataset.open(out)
     return data.video(data.videos[0])
-
-
-def expert_file(folder: Path, body: str) -> Path:
-    path = folder / "mine.py"
-    header = """
-        import time
-        from edgekit_experts.expert import Expert
-        from edgekit_runtime.modality import Kind, Modality
-
-        class Mine(Expert):
-            def produces(self, inputs):
-                return Modality("mine", Kind.IMAGE, 3)
-            def compute(self, batch):
-    """
-    path.write_text(textwrap.dedent(header) + textwrap.indent(textwrap.dedent(body), " " * 8))
-    return path
 
 
 def test_a_real_clip_through_the_default_set(real: Path, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ class RemoteStorage:
 
                 fs, root = fsspec.url_to_fs(self.location, use_listings_cache=False, **self._kind.options)
             except ImportError as error:
-                raise DataError(f"{self.location} needs a package.", hint=self._kind.install) from error
+                raise DataError(f"{self.location} needs a missing package.", hint=self._kind.install) from error
             except Exception as error:
                 raise self._error(error, "read", ".") from error
             self._connection = os.getpid(), fs, root

@@ -78,7 +78,5 @@ def open_storage(location: Path | str) -> Storage:
 
         return RemoteStorage(text)
     if _LOST_SLASH.match(text):
-        raise DataError(
-            f"{text} is neither a folder nor a URL.", hint="URLs have two slashes, and are no pathlib.Path."
-        )
+        raise DataError(f"{text} is not a URL: a slash is missing.", hint="Give URLs as text: pathlib.Path drops one.")
     return LocalStorage(Path(location))
