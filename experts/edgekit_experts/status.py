@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from edgekit_experts.dataset import Dataset, Video
+from edgekit_experts.dataset.dataset import AT_A_TIME
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Status:
 
 def read_status(data: Dataset) -> Status:
     """Reads declarations and states, no frame. Raises DataError where they are damaged."""
-    return Status(data.location, tuple(_video(data.video(name)) for name in data.videos))
+    with ThreadPoolExecutor(AT_A_TIME, "status") as pool:
+        return Status(data.location, tuple(pool.map(lambda name: _video(data.video(name)), data.videos)))
 
 
 def _video(video: Video) -> VideoStatus:

@@ -216,9 +216,7 @@ sys.stdout.buffer.write(data["clip/rgb"][30:34].tobytes())
 """
 
 
-def test_killed_it_resumes_to_the_bytes_of_a_folder(
-    s3: fsspec.AbstractFileSystem, clip: Path, tmp_path: Path
-) -> None:
+def test_killed_it_resumes_to_the_bytes_of_a_folder(s3: fsspec.AbstractFileSystem, clip: Path, tmp_path: Path) -> None:
     slow = expert_file(tmp_path, "time.sleep(0.01 * len(batch.frames))\nreturn 255 - batch.frames\n")
     text = f'[rgb]\nexpert = "rgb"\n[dis_flow]\nexpert = "dis_flow"\n[mine]\nexpert = "{slow}:Mine"\n'
     url, config = "s3://bucket/data", parse_config(text, "test")
