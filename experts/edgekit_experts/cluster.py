@@ -34,7 +34,7 @@ _TO_THE_END = -1
 Row = dict[str, Any]
 
 
-def extract_on_ray(run: Run, out: Path, config: Config) -> None:
+def extract_on_ray(run: Run, out: Path | str, config: Config) -> None:
     """Makes what is missing of all videos. Raises EdgekitError; what was written stays.
 
     Takes the cluster that `RAY_ADDRESS` names or that runs on this machine, else starts one here, on loopback.
@@ -74,7 +74,7 @@ def _ranges(run: Run, number: int, work: VideoWork) -> Iterator[Row]:
             yield {"video": number, "start": max(first, start), "stop": _TO_THE_END if final else stop}
 
 
-def _rows(ray: Any, ranges: Sequence[Row], run: Run, out: Path, config: Config) -> Iterator[Row]:
+def _rows(ray: Any, ranges: Sequence[Row], run: Run, out: Path | str, config: Config) -> Iterator[Row]:
     """What became of each range, as it is done."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -100,7 +100,7 @@ def _rows(ray: Any, ranges: Sequence[Row], run: Run, out: Path, config: Config) 
 class _Worker:
     """Lives in a process of the cluster; answers one range at a time."""
 
-    def __init__(self, out: Path, readers: list[VideoReader], config: Config, only: tuple[str, ...]) -> None:
+    def __init__(self, out: Path | str, readers: list[VideoReader], config: Config, only: tuple[str, ...]) -> None:
         self._out, self._readers = out, readers
         self._config, self._only = config, only
         self._graphs: dict[Any, Any] = {}
