@@ -55,7 +55,7 @@ def test_the_road_from_experts_to_a_student_that_beats_a_blind_one(scene: Path, 
         optimisation__batch=4,
         optimisation__ema=0.9,
     )
-    distill(load_phg_mae(run), data, scene, folder, settings, parent="run", device="cpu")
+    distill(load_phg_mae(run), data, folder, settings, parent="run", device="cpu")
     student = load_student(folder)
     assert student.config.outputs[0].name == "labels"
     assert student.config.provenance["parent"] == "run"

@@ -73,8 +73,8 @@ class Lease:
     Limits. A store without conditional writes (some S3 look-alikes) lets two writers who come within
     milliseconds both begin; the earlier one is stopped at its next renewal, within 15 seconds. The clocks of
     machines that write to one video must agree to within 45 seconds. A writer whose machine slept for longer than
-    a minute may put objects for up to 15 seconds after waking before it learns that it was succeeded. In all
-    three cases every object is still whole, and a frame that is stated as done has been written.
+    a minute may put objects for up to 15 seconds after waking before it learns that it was succeeded. Even then
+    every object is whole; but of a unit that both wrote, frames of one may be stated as done and read as missing.
     """
 
     def __init__(self, storage: RemoteStorage, prefix: str) -> None:
@@ -102,7 +102,7 @@ class Lease:
             time.sleep(SETTLED_AFTER)
         # Also after a refusal: it may come from a rival's lease, or from our own that a retry met.
         holder = self._holder()
-        if holder is None:
+        if holder is None or (refused and holder.dead()):
             raise refused or self._taken()
         if holder.owner != self._claim.owner:
             raise self._held_by(holder)
