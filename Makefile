@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test lint format bench peers wheel clean
 
 demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, distil, build, run
 	$(BIN)/edgekit demo -o demo
@@ -29,12 +29,17 @@ format: $(INSTALLED)
 bench: $(INSTALLED)  ## benchmarks; nothing else should be running
 	$(BIN)/python -m pytest benchmarks -q
 
+peers:  ## what benchmarks compare with, in environments of their own
+	test -x .peers/vre/bin/python || $(PYTHON) -m venv .peers/vre
+	.peers/vre/bin/python -m pip install --quiet --constraint constraints.txt \
+		video-representations-extractor==1.18.6 torch==2.13.0 opencv-python-headless
+
 wheel: $(INSTALLED)  ## both wheels into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) .peers build dist demo
 
 $(INSTALLED): constraints.txt pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || \

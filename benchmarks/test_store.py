@@ -1,0 +1,90 @@
+"""Reading training samples, and resuming: the store beside per-frame npz files as VRE and Dronescapes keep them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit_experts.config import parse_config
+from edgekit_experts.dataset import Dataset
+from edgekit_experts.extract import extract
+from edgekit_experts.video import open_video
+from edgekit_experts.vre import export_vre
+
+GIVEN = {"labels": "labels", "depth": "true_depth", "normals": "true_normals", "flow": "true_flow"}
+MODALITIES = ("rgb", *GIVEN)
+FRAMES = 48
+
+
+@pytest.fixture(scope="module")
+def flight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path]:
+    """A flight with five modalities at 540×960, in the store and as npz files."""
+    folder = tmp_path_factory.mktemp("store")
+    given = "\n".join(f'[{name}]\nexpert = "given"\nof = "{stream}"' for name, stream in GIVEN.items())
+    config = parse_config(f'[rgb]\nexpert = "rgb"\n{given}', "five modalities")
+    extract([open_video(f"world:7?frames={FRAMES}&size=960x540")], folder / "data", config)
+    data = Dataset.open(folder / "data")
+    export_vre(data, folder / "npz")
+    return data, folder / "npz"
+
+
+def size_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def test_random_read(benchmark: Any, flight: tuple[Dataset, Path]) -> None:
+    """Goal: 5 times as fast as npz, and smaller."""
+    data, _ = flight
+    video = data.video(data.videos[0])
+    rng = np.random.default_rng(0)
+    benchmark.pedantic(
+        lambda index: [video.read(name, index) for name in MODALITIES],
+        setup=lambda: ((int(rng.integers(FRAMES)),), {}),
+        rounds=60,
+    )
+    benchmark.extra_info["mb"] = round(size_mb(Path(data.location)), 1)
+
+
+def test_random_read_of_npz(benchmark: Any, flight: tuple[Dataset, Path]) -> None:
+    _, folder = flight
+    files = {path.parent.parent.name: path.parent for path in folder.rglob("npz/0.npz")}
+    assert len(files) == len(MODALITIES)
+    rng = np.random.default_rng(0)
+    benchmark.pedantic(
+        lambda index: [np.load(path / f"{index}.npz")["arr_0"] for path in files.values()],
+        setup=lambda: ((int(rng.integers(FRAMES)),), {}),
+        rounds=60,
+    )
+    benchmark.extra_info["mb"] = round(size_mb(folder), 1)
+
+
+RESUME = """
+import sys
+from edgekit.cli import main
+sys.exit(main(["extract", sys.argv[1], "-o", sys.argv[2], "--json"]))
+"""
+
+
+def test_resume_of_10000_finished_frames(benchmark: Any, tmp_path: Path) -> None:
+    """Goal: 2 s for the whole command to find that nothing is missing."""
+    import av
+
+    path, out = tmp_path / "long.mp4", tmp_path / "data"
+    frames = np.random.default_rng(0).integers(0, 256, (50, 36, 64, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 36, "yuv420p"
+        for number in range(10_000):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[number % 50], format="rgb24")))
+        container.mux(stream.encode())
+    command = [sys.executable, "-c", RESUME, str(path), str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    result = benchmark.pedantic(
+        lambda: subprocess.run(command, check=True, capture_output=True, encoding="utf-8"), rounds=5, warmup_rounds=1
+    )
+    assert '"written": 0' in result.stdout
