@@ -6,6 +6,7 @@ and depth have `C = 1`. In float modalities NaN marks a pixel without a value (s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -105,6 +106,13 @@ class Modality:
     def features(self) -> int:
         """Channels as a network sees them: one per class for labels."""
         return len(self.taxonomy) if self.taxonomy else self.channels
+
+    @property
+    def absent(self) -> float:
+        """What stands for a value that is not there: the ignore id, NaN, or 0 for pictures and small integers."""
+        if self.taxonomy:
+            return self.taxonomy.ignore
+        return math.nan if self.dtype.startswith("float") and self.kind is not Kind.IMAGE else 0
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -24,7 +24,8 @@ def augment(
     """A random window of a random scale, perhaps mirrored, with changed colours; the same window everywhere.
 
     Arrays may have different resolutions, as long as they show the same field of view. The result of each has
-    `settings.crop` (or the frame's size) at its own resolution. Flow vectors scale with the picture.
+    `settings.crop` (or the frame's size) at its own resolution. Flow vectors scale with the picture. What is no
+    modality passes as it is.
     """
     frame = sample["rgb"] if "rgb" in sample else next(iter(sample.values()))
     height, width = frame.shape[:2]
@@ -35,9 +36,9 @@ def augment(
     top = rng.uniform(min(0.0, 1 - window_h), max(0.0, 1 - window_h))
     left = rng.uniform(min(0.0, 1 - window_w), max(0.0, 1 - window_w))
     flip = settings.mirror and rng.random() < 0.5
-    result = {}
-    for name, array in sample.items():
-        modality = modalities[name]
+    result = dict(sample)
+    for name, modality in modalities.items():
+        array = sample[name]
         h, w = array.shape[:2]
         out_h, out_w = round(crop_h * h / height), round(crop_w * w / width)
         result[name] = _window(

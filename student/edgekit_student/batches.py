@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekit_runtime.errors import DataError
 from edgekit_student.samples import Sample
 
 Batch = dict[str, Tensor]
@@ -32,7 +33,13 @@ def _permutation(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Stacks equally sized samples into tensors `(N, H, W, C)`."""
+    """Stacks samples into tensors `(N, H, W, C)`, and `(N,)` for presence. Raises DataError where sizes differ."""
+    for name, array in samples[0].items():
+        if any(sample[name].shape != array.shape for sample in samples):
+            raise DataError(
+                f"Frames of different sizes do not fit into one batch ({name}).",
+                hint="Read them with ModalityDataset(size=(height, width)), or crop them to one size.",
+            )
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
 

@@ -20,7 +20,7 @@ from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, soft_cross_entropy
 from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import Array, Sample, Samples, describe
+from edgekit_student.samples import CACHE_BYTES, PRESENT, Array, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings, Ensemble
 from edgekit_student.student import Student
 from edgekit_student.train import refuse_finished
@@ -51,7 +51,10 @@ def distill(
     refuse_finished(folder)
     check_network(settings.network)
     inputs = [modality.name for modality in teacher.config.inputs]
-    samples = Samples(data, list(dict.fromkeys(["rgb", *inputs])), split="train")
+    names = list(dict.fromkeys(["rgb", *inputs]))
+    samples = ModalityDataset(
+        data, names, split="train", missing=settings.missing, one_of=[["rgb"], inputs], cache_bytes=CACHE_BYTES
+    )
     fitting(teacher, samples)
     taught = []
     for done, probabilities in enumerate(teach(teacher, samples, settings.ensemble, settings.optimisation.seed), 1):
@@ -85,9 +88,11 @@ def distill(
         TEACHER: Modality(TEACHER, Kind.IMAGE, channels=labels.features, unit="probability × 255"),
     }
 
+    augmentation = settings.augmentation.model_copy(update={"crop": settings.augmentation.crop or samples.frame_size})
+
     def one(index: int, rng: np.random.Generator) -> Sample:
         sample = {"rgb": samples[index]["rgb"], TEACHER: taught[index]}
-        return augment(sample, modalities, settings.augmentation, rng)
+        return augment(sample, modalities, augmentation, rng)
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
@@ -119,18 +124,19 @@ def distill(
     return student
 
 
-def teach(teacher: PHGMAE, samples: Samples, ensemble: Ensemble, seed: int) -> Iterator[Array]:
+def teach(teacher: PHGMAE, samples: ModalityDataset, ensemble: Ensemble, seed: int) -> Iterator[Array]:
     """Ensemble class probabilities of each sample, `(h, w, classes)` uint8 in 1/255, at the teacher's resolution."""
     names = [modality.name for modality in teacher.config.inputs]
     generator = torch.Generator().manual_seed(seed)
     for sample in samples:
         batch = collate([{name: sample[name] for name in names}])
-        masks = teacher.masks(ensemble.members, generator)
+        present = torch.tensor([bool(sample[name + PRESENT]) for name in names])
+        masks = teacher.masks(ensemble.members, generator, present=present)
         probabilities = teacher.predict(batch, masks, mirror=ensemble.mirror)
         yield (probabilities[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def fitting(teacher: PHGMAE, samples: Samples) -> None:
+def fitting(teacher: PHGMAE, samples: ModalityDataset) -> None:
     """Raises DataError when a modality of the data set is not what the teacher was trained on."""
     for modality in teacher.config.inputs:
         found = samples.modalities[modality.name]

@@ -15,7 +15,7 @@ from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.batches import collate
 from edgekit_student.metrics import Confusion, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import Array, Sample, Samples
+from edgekit_student.samples import Array, ModalityDataset, Sample
 from edgekit_student.student import Student
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Predict = Callable[[Sample], Array]
 
 def score(
     name: str,
-    samples: Samples,
+    samples: ModalityDataset,
     predict: Predict,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -77,7 +77,7 @@ def score(
     )
 
 
-def labelled_samples(data: Dataset, split: str, *names: str) -> Samples:
+def labelled_samples(data: Dataset, split: str, *names: str) -> ModalityDataset:
     """The samples of a split with truth and the named modalities; DataError when nobody labelled it."""
     if not any(TRUTH in data.video(v).modalities for v in data.videos if data.video(v).split == split):
         splits = sorted({data.video(v).split for v in data.videos})
@@ -85,7 +85,7 @@ def labelled_samples(data: Dataset, split: str, *names: str) -> Samples:
             f"The split {split!r} has no labels to score against.",
             hint=f"Splits in this data set: {', '.join(splits) or 'none'}; choose one with --split.",
         )
-    return Samples(data, list(dict.fromkeys([TRUTH, *names])), split=split)
+    return ModalityDataset(data, list(dict.fromkeys([TRUTH, *names])), split=split)
 
 
 def student_predictor(student: Student, target: Modality) -> Predict:

@@ -43,11 +43,19 @@ class PHGMAE(nn.Module):
         )
         self.stride: int = self.network.stride  # type: ignore[assignment]
 
-    def masks(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Random masks `(count, inputs)` as this network is trained with; True where visible."""
+    def masks(self, count: int, generator: torch.Generator | None = None, *, present: Tensor | None = None) -> Tensor:
+        """Random masks `(count, inputs)` as this network is trained with; True where visible.
+
+        `present`, bool `(count, inputs)` or `(inputs,)`, says which inputs there are.
+        """
         names = [modality.name for modality in self.config.inputs]
         return sample_masks(
-            count, names, hide=self._masking.hide, always_visible=self._masking.always_visible, generator=generator
+            count,
+            names,
+            hide=self._masking.hide,
+            always_visible=self._masking.always_visible,
+            present=present,
+            generator=generator,
         )
 
     def forward(self, sample: Mapping[str, Tensor], visible: Tensor) -> dict[str, Tensor]:

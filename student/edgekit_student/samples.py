@@ -1,28 +1,34 @@
-"""Training and evaluation samples, read from the data set's store: one frame, several modalities, random access."""
+"""What training and evaluation read: one frame, several modalities, at random from the data set's store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekit_runtime.errors import DataError
+from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Modality
 from edgekit_student.encoding import STANDARDISED
 
 if TYPE_CHECKING:
-    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.dataset import Dataset, Video
+    from edgekit_experts.dataset.statistics import Statistics
 
 Array = npt.NDArray[Any]
 Sample = dict[str, Array]
+Missing = Literal["raise", "drop", "mask"]
 
-# Statistics come from this many frames, evenly spread: more do not change the third digit.
-STATISTICS_FRAMES = 64
+# `sample[name + PRESENT]` says whether the modality is there; no modality can have such a name.
+PRESENT = ":present"
+# What a training keeps of its frames in memory.
+CACHE_BYTES = 6 << 30
 
 
 @dataclass(frozen=True)
@@ -33,82 +39,170 @@ class FrameRef:
     index: int
 
 
-class Samples(Sequence[Sample]):
-    """All frames of a split for which every named modality is done; `samples[i]` is `{name: (H, W, C)}`.
+class ModalityDataset(torch.utils.data.Dataset[Sample]):
+    """The frames of a split with the named modalities, to be read in any order.
 
-    Frames stay in memory once read while they fit into `cache_bytes`. Raises DataError when a modality is not
-    in the data set, differs between videos, or no frame has them all.
+    `dataset[i]` is `{name: (H, W, C)}` as stored, and for each name `name + PRESENT`, a bool `()`. Any DataLoader
+    takes it, `torch.utils.data.default_collate` stacks it. `missing` says what becomes of frames that lack a modality:
+
+        raise   DataError for the first of them
+        drop    they are left out
+        mask    they are kept, with PRESENT false and an array that is everywhere what marks "no value": the ignore
+                id, NaN, or 0 where there is no such mark. A frame needs at least one modality of each group in
+                `one_of`; by default, of all names
+
+    A sample is as large as the frames of its video. Videos of different sizes give samples of different sizes, which
+    no batch can hold: `size` (height, width) brings them all to one, labels and values with holes by the nearest
+    pixel, flow scaled along, without regard to the aspect ratio.
+
+    Each process opens the data set for itself, so that workers may be forked or spawned. Each keeps what it has read
+    while it fits into `cache_bytes`; samples that come from there are shared: do not alter them in place.
+
+    Raises DataError when a modality is not in the data set, differs between videos, or no frame is left.
     """
 
     def __init__(
-        self, data: Dataset, names: Sequence[str], *, split: str | None = None, cache_bytes: int = 6 << 30
+        self,
+        data: Dataset,
+        names: Sequence[str],
+        *,
+        split: str | None = None,
+        missing: Missing = "drop",
+        one_of: Sequence[Collection[str]] = (),
+        size: tuple[int, int] | None = None,
+        cache_bytes: int = 0,
     ) -> None:
-        self._data = data
+        if not names:
+            raise UsageError("No modality is asked for.", hint="`edgekit status DATA` shows which there are.")
         self.modalities = declarations(data, names, split=split)
-        self.frames = tuple(self._complete(names, split))
-        if not self.frames:
+        self.size = size
+        self._location = data.location
+        self._opened: tuple[int, Dataset] | None = os.getpid(), data
+        self._videos = tuple(video.name for video in _videos(data, split))
+        self._cache: dict[int, Sample] = {}
+        self._cache_bytes = self._room = cache_bytes
+        frames: list[FrameRef] = []
+        present: list[Array] = []
+        for video in _videos(data, split):
+            there = self._there(video)
+            kept = _kept(there, tuple(self.modalities), missing, one_of or [names], video.name)
+            frames += (FrameRef(video.name, int(index)) for index in kept)
+            present.append(there[kept])
+        if not frames:
             where = f"the split {split!r} of the data set" if split else "the data set"
             raise DataError(
-                f"No frame in {where} has all of: {', '.join(names)}.",
+                f"No frame in {where} has {'any' if missing == 'mask' else 'all'} of: {', '.join(names)}.",
                 hint="`edgekit status DATA` shows what is done; `edgekit extract` completes what is missing.",
             )
-        self._cache: dict[int, Sample] = {}
-        self._room = cache_bytes
+        self.frames = tuple(frames)
+        self.present: npt.NDArray[np.bool_] = np.concatenate(present)
 
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
-        if index in self._cache:
-            return self._cache[index]
-        ref = self.frames[index]
-        video = self._data.video(ref.video)
-        sample = {name: video.read(name, ref.index) for name in self.modalities}
-        size = sum(array.nbytes for array in sample.values())
-        if size <= self._room:
-            self._cache[index] = sample
-            self._room -= size
+    def __getitem__(self, index: int) -> Sample:
+        index = range(len(self.frames))[index]
+        sample = self._cache.get(index)
+        if sample is None:
+            sample = self._read(index)
+            size = sum(array.nbytes for array in sample.values())
+            if size <= self._room:
+                self._cache[index] = sample
+                self._room -= size
         return sample
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None, "_cache": {}, "_room": self._cache_bytes}
+
     @property
     def frame_size(self) -> tuple[int, int]:
-        """(height, width) of the first frame."""
-        return self._data.video(self.frames[0].video).size
+        """(height, width) of the first sample."""
+        return self.size or self._data.video(self.frames[0].video).size
 
     def statistics(self) -> dict[str, dict[str, list[float]]]:
-        """Per-channel mean and standard deviation of the modalities that networks see standardised."""
-        picks = np.unique(np.linspace(0, len(self) - 1, STATISTICS_FRAMES).astype(int))
+        """Per-channel mean and standard deviation of the modalities that networks see standardised.
+
+        They are those of all frames of the split that have the modality, and are kept in the data set.
+        """
         table = {}
         for name, modality in self.modalities.items():
             if modality.kind not in STANDARDISED:
                 continue
-            pixels = np.concatenate(
-                [self[int(i)][name][::4, ::4].reshape(-1, modality.channels).astype(np.float64) for i in picks]
-            )
-            pixels = pixels[np.isfinite(pixels).all(axis=1)]
-            if not len(pixels):
+            found = self._pooled(name)
+            if not found.pixels:
                 raise DataError(f"{name} has no finite value in any frame.", hint="Look at it with `edgekit view`.")
-            deviation = np.maximum(pixels.std(axis=0), 1e-6)
-            table[name] = {"mean": pixels.mean(axis=0).tolist(), "std": deviation.tolist()}
+            deviation = np.maximum(np.sqrt(found.variance), 1e-6)
+            table[name] = {"mean": list(found.mean), "std": deviation.tolist()}
         return table
 
     def frequencies(self, name: str) -> Tensor:
-        """Pixels of each class of a labels modality, in `STATISTICS_FRAMES` frames; float64 `(classes,)`."""
-        taxonomy = self.modalities[name].taxonomy
-        assert taxonomy is not None
-        count = len(taxonomy.classes)
-        picks = np.unique(np.linspace(0, len(self) - 1, STATISTICS_FRAMES).astype(int))
-        labels = np.concatenate([self[int(i)][name][::4, ::4].ravel() for i in picks])
-        return torch.from_numpy(np.bincount(labels, minlength=count)[:count].astype(np.float64))
+        """Pixels of each class of a labels modality in the split, estimated; float64 `(classes,)`."""
+        found = self._pooled(name)
+        if not found.pixels:
+            raise DataError(f"{name} knows no class in any frame.", hint="Look at it with `edgekit view`.")
+        return torch.tensor(found.classes, dtype=torch.float64)
 
-    def _complete(self, names: Sequence[str], split: str | None) -> Iterator[FrameRef]:
-        for video in _videos(self._data, split):
-            if all(name in video.modalities for name in names):
-                done = np.logical_and.reduce([video.done(name) for name in names])
-                yield from (FrameRef(video.name, int(index)) for index in np.flatnonzero(done))
+    @property
+    def _data(self) -> Dataset:
+        """The data set, opened by this very process: nothing that is open may be shared with a parent."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            from edgekit_experts.dataset import Dataset
+
+            if torch.utils.data.get_worker_info() is not None:
+                # Workers share the cores: none of them resizes with all.
+                cv2.setNumThreads(0)
+            self._opened = os.getpid(), Dataset.open(self._location)
+        return self._opened[1]
+
+    def _pooled(self, name: str) -> Statistics:
+        from edgekit_experts.dataset.statistics import pooled, video_statistics
+
+        videos = (self._data.video(video) for video in self._videos)
+        return pooled(video_statistics(video, name) for video in videos if name in video.modalities)
+
+    def _there(self, video: Video) -> npt.NDArray[np.bool_]:
+        """bool (F, modalities): what is done of each frame."""
+        nothing = np.zeros(video.frames, bool)
+        declared = video.modalities
+        return np.stack([video.done(name) if name in declared else nothing for name in self.modalities], axis=1)
+
+    def _read(self, index: int) -> Sample:
+        from edgekit_experts.video.resize import resize_stream
+
+        ref = self.frames[index]
+        video = self._data.video(ref.video)
+        size = self.size or video.size
+        sample: Sample = {}
+        for (name, modality), present in zip(self.modalities.items(), self.present[index], strict=True):
+            if present:
+                sample[name] = resize_stream(modality, video.read(name, ref.index), size)
+            else:
+                sample[name] = np.full((*size, modality.channels), modality.absent, modality.dtype)
+        return sample | {
+            name + PRESENT: np.asarray(present)
+            for name, present in zip(self.modalities, self.present[index], strict=True)
+        }
+
+
+def _kept(
+    there: npt.NDArray[np.bool_], names: Sequence[str], missing: Missing, one_of: Sequence[Collection[str]], video: str
+) -> Array:
+    """Indices of the frames of a video that a policy keeps."""
+    if missing == "mask":
+        groups = [[names.index(name) for name in group] for group in one_of]
+        return np.flatnonzero(np.logical_and.reduce([there[:, group].any(axis=1) for group in groups]))
+    complete = there.all(axis=1)
+    if missing == "raise" and not complete.all():
+        frame = int(np.argmin(complete))
+        name = names[int(np.argmin(there[frame]))]
+        raise DataError(
+            f"Frame {frame} of {name} is missing in {video}.",
+            hint='`edgekit extract` completes it; missing = "drop" leaves such frames out, "mask" hides the gap.',
+        )
+    return np.flatnonzero(complete)
 
 
 def declarations(data: Dataset, names: Sequence[str], *, split: str | None = None) -> dict[str, Modality]:
@@ -144,7 +238,7 @@ def automatic_modalities(data: Dataset, *, split: str | None = None) -> dict[str
     return found
 
 
-def _videos(data: Dataset, split: str | None) -> Iterator[Any]:
+def _videos(data: Dataset, split: str | None) -> Iterator[Video]:
     for name in data.videos:
         video = data.video(name)
         if split is None or video.split == split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,12 @@ class _Table(BaseModel):
 
 
 _BALANCE = Field(0.5, ge=0, le=1, description="classes weigh frequency^-balance: 0 as often as seen, 1 all alike")
+
+
+_Missing = Annotated[
+    Literal["raise", "drop", "mask"],
+    Field(description="frames that lack a modality: raise an error, drop them, or mask what they lack"),
+]
 
 
 class Optimisation(_Table):
@@ -67,6 +73,7 @@ class TrainSettings(_Table):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     target: str = Field("", description="the labels that students will learn; empty: `vote`, or the only labels")
+    missing: _Missing = "drop"
     loss_weights: dict[str, float] = Field(default_factory=dict)
     class_balance: float = _BALANCE
     masking: Masking = Masking()
@@ -78,6 +85,7 @@ class DistillSettings(_Table):
     """The student: which network, how long, and how the ensemble that teaches it is formed."""
 
     network: str = "edge-430k"
+    missing: _Missing = "drop"
     temperature: float = Field(1.0, gt=0)
     class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()

@@ -20,7 +20,14 @@ from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, modality_loss
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import Samples, automatic_modalities, declarations, describe
+from edgekit_student.samples import (
+    CACHE_BYTES,
+    PRESENT,
+    ModalityDataset,
+    automatic_modalities,
+    declarations,
+    describe,
+)
 from edgekit_student.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -44,7 +51,9 @@ def train(
     refuse_finished(run)
     inputs, outputs, target = choose_modalities(data, settings)
     names = list(dict.fromkeys([*inputs, *outputs]))
-    samples = Samples(data, names, split="train")
+    samples = ModalityDataset(
+        data, names, split="train", missing=settings.missing, one_of=[inputs, outputs], cache_bytes=CACHE_BYTES
+    )
     config = CheckpointConfig(
         kind="phg-mae",
         network={"name": settings.network, "target": target, "masking": settings.masking.model_dump(mode="json")},
@@ -62,16 +71,19 @@ def train(
     torch.manual_seed(settings.optimisation.seed)
     model = PHGMAE(config)
     weights = class_weights(samples.frequencies(target), settings.class_balance)
+    # Videos may differ in size, the samples of a batch may not.
+    augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})
     seed, count = settings.optimisation.seed, settings.optimisation.batch
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
         picks = batch_indices(len(samples), step, count, seed)
-        return collate([augment(samples[i], samples.modalities, settings.augmentation, rng) for i in picks])
+        return collate([augment(samples[i], samples.modalities, augmentation, rng) for i in picks])
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        predictions = module(sample, model.masks(count, generator))
+        present = torch.stack([sample[name + PRESENT] for name in inputs], dim=1).cpu()
+        predictions = module(sample, model.masks(count, generator, present=present))
         return reconstruction_loss(model, predictions, sample, settings, weights)
 
     fit(model, batch, loss, settings.optimisation, run, device=device, resume=resume, on_progress=on_progress)
@@ -84,7 +96,7 @@ def reconstruction_loss(
 ) -> Tensor:
     """Weighted sum over output modalities, at the network's resolution but at least half of the frame's.
 
-    `class_weights` are those of the target.
+    `class_weights` are those of the target. A modality that a sample lacks costs nothing there.
     """
     total = torch.zeros((), device=next(iter(predictions.values())).device)
     for modality in model.config.outputs:
@@ -94,6 +106,7 @@ def reconstruction_loss(
         target = encode(
             modality, sample[modality.name][:, step // 2 :: step, step // 2 :: step], model.config.statistics
         )
+        target = Encoded(target.values, target.valid & sample[modality.name + PRESENT].view(-1, 1, 1, 1))
         if modality.kind is not Kind.LABELS:
             # Only labels are worth the finer grid: their edges decide what students learn.
             target = Encoded(

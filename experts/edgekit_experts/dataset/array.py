@@ -3,13 +3,16 @@
     <video>/<modality>/zarr.json         shape, codecs, and the declaration in its attributes
     <video>/<modality>/c.<unit>.0.0.0    one shard: the frames of one unit, one chunk each
     <video>/<modality>/state/<unit>.json which of them are done or failed
+    <video>/<modality>/kept/<name>.json  what was computed from all of them, and from which state
 
 A frame is done when the shard that holds it is on the disk and, after that, the state that names it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,7 +25,7 @@ from edgekit_experts.dataset.shard import ABSENT, codec_for, index_bytes, pack, 
 from edgekit_experts.dataset.storage import Storage
 from edgekit_experts.dataset.unit import UnitState
 from edgekit_runtime.errors import DataError
-from edgekit_runtime.modality import Kind, Modality
+from edgekit_runtime.modality import Modality
 
 Array = npt.NDArray[Any]
 
@@ -164,6 +167,26 @@ class ModalityArray:
         states = (state.to_json() for _, state in sorted(self.states.items()))
         return b"".join([json.dumps(self._metadata(), sort_keys=True).encode(), *states])
 
+    def recall(self, name: str) -> Any:
+        """What `remember` kept under this name; `{}` if there is nothing, or the array has changed since."""
+        try:
+            table = json.loads(self._storage.get(self._kept_key(name)) or b"{}")
+            return table["value"] if table["of"] == self._digest() else {}
+        except (DataError, KeyError, TypeError, ValueError):
+            return {}
+
+    def remember(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keeps a JSON value that was computed from the frames, if the data set can be written."""
+        data = json.dumps({"of": self._digest(), "value": value}, indent=1).encode() + b"\n"
+        with suppress(DataError):  # read-only or full: it is computed again next time
+            self._storage.put(self._kept_key(name), data)
+
+    def _kept_key(self, name: str) -> str:
+        return f"{self._prefix}/kept/{name}.json"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.fingerprint()).hexdigest()[:16]
+
     def _chunk(self, number: int, place: int) -> bytes | None:
         key, tail = self._shard_key(number), index_bytes(self.unit)
         try:
@@ -212,8 +235,6 @@ class ModalityArray:
         }
 
 
-def _fill_value(modality: Modality) -> int | str:
-    """What a reader sees where a frame is absent: the ignore id, NaN, or 0."""
-    if modality.taxonomy:
-        return modality.taxonomy.ignore
-    return "NaN" if np.dtype(modality.dtype).kind == "f" and modality.kind is not Kind.IMAGE else 0
+def _fill_value(modality: Modality) -> float | str:
+    """What a reader sees where a frame is absent, as JSON has it."""
+    return "NaN" if math.isnan(modality.absent) else modality.absent
