@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgekit_experts.dataset import Video
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import DataError, SinkError
 from edgekit_runtime.files import whole
+from edgekit_runtime.modality import Kind, Modality
 
 Array = npt.NDArray[Any]
 
@@ -86,11 +87,16 @@ def shown(video: Video, only: Sequence[str] = ()) -> list[str]:
         for name in only:
             video.done(name)
         return list(only)
-    order = ["image", "labels", "depth", "normals", "flow", "edges", "mask"]
-    names = sorted(video.modalities, key=lambda name: (name != "rgb", order.index(video.modalities[name].kind.value)))
+    names = drawing_order(video.modalities)
     if not names:
         raise DataError(f"{video.name} has no modality yet.", hint="Run `edgekit extract` first.")
     return names
+
+
+def drawing_order(modalities: Mapping[str, Modality]) -> list[str]:
+    """Names in the order in which they are shown: rgb, then kind by kind."""
+    order = list(Kind)
+    return sorted(modalities, key=lambda name: (name != "rgb", order.index(modalities[name].kind), name))
 
 
 def frames_made(video: Video, names: Sequence[str]) -> list[int]:

@@ -144,12 +144,22 @@ def export(
         console.print(f"{written} files in {output}", markup=False)
 
 
-def status(data: DataArgument, json: Json = False) -> None:
+def status(
+    data: DataArgument,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures, too.")] = None,
+    json: Json = False,
+) -> None:
     """Show what is done, missing, failed and stale."""
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.status import read_status
 
-    _report(read_status(Dataset.open(data)), None, json)
+    opened = Dataset.open(data)
+    found = read_status(opened)
+    if html is not None:
+        from edgekit_experts.status_page import write_status_page
+
+        write_status_page(opened, found, html)
+    _report(found, None, json, html)
 
 
 def view(
@@ -264,10 +274,12 @@ def _progress_reporter(advance: Advance) -> Callable[[Progress], None]:
     return report
 
 
-def _report(status: Status, run: ExtractReport | None, json: bool) -> None:
+def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | None = None) -> None:
     if json:
         document = status.to_dict()
         document["fps"] = round(run.fps, 2) if run else None
+        if page:
+            document["html"] = str(page)
         if run:
             document |= {"frames": run.frames, "written": run.written, "seconds": round(run.seconds, 3)}
             document |= {"bottleneck": run.spent.bottleneck, "notes": run.notes}
@@ -297,6 +309,8 @@ def _report(status: Status, run: ExtractReport | None, json: bool) -> None:
         console.print("Nothing was missing.", markup=False)
     for note in run.notes if run else ():
         console.print(f"Note: {note}", markup=False)
+    if page:
+        console.print(f"Page: {page}", markup=False)
 
 
 def _stdout() -> Any:
