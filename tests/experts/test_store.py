@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, unit_frames
-from edgekit_experts.dataset.shard import index_bytes, pack, read_index, unpack
+from edgekit_experts.dataset.shard import ZstdCodec, index_bytes, pack, read_index, unpack
 from edgekit_experts.dataset.unit import UnitState
 from edgekit_experts.taxonomies import CAMVID
 from edgekit_runtime.errors import DataError
@@ -22,6 +22,7 @@ from edgekit_runtime.modality import Kind, Modality
 RGB = Modality("rgb", Kind.IMAGE, 3, "uint8", (0, 255))
 LABELS = Modality("labels", Kind.LABELS, taxonomy=CAMVID)
 DEPTH = Modality("depth", Kind.DEPTH, 1, "float16", unit="m")
+MASK = Modality("mask", Kind.MASK, range=(0, 1))
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def reopened(video: Video) -> Video:
 
 
 def test_what_is_written_is_read_by_us_and_by_any_zarr_library(video: Video) -> None:
-    for modality in (RGB, LABELS, DEPTH):
+    for modality in (RGB, LABELS, DEPTH, MASK):
         stored = frames(40, modality)
         video.declare(modality, expert="test")
         video.write(modality.name, 0, stored)
@@ -49,6 +50,63 @@ def test_what_is_written_is_read_by_us_and_by_any_zarr_library(video: Video) -> 
         assert array.chunks == (1, 12, 16, modality.channels)
         np.testing.assert_array_equal(array[:40], stored)
         assert array.attrs["edgekit"]["modality"] == modality.to_dict()
+
+
+def test_masks_are_packed(tmp_path: Path) -> None:
+    video = Dataset.create(tmp_path / "data").add_video("flight", VideoInfo(8, (270, 481), 25.0))
+    noise = np.random.default_rng(0).integers(0, 2, (8, 270, 481, 1), np.uint8)
+    video.declare(MASK, expert="test")
+    video.write("mask", 0, noise)
+    # Noise cannot be compressed: a bit for a pixel is the least.
+    assert video.arrays["mask"].size_bytes() < 1.05 * noise.size / 8
+    np.testing.assert_array_equal(reopened(video).read_many("mask", 0, 8), noise)
+    array = zarr.open_array(tmp_path / "data" / "flight" / "mask", mode="r")
+    assert array.dtype == np.uint8
+    np.testing.assert_array_equal(array[:], noise)
+
+
+def test_an_array_keeps_the_encoding_that_its_frames_have(video: Video) -> None:
+    video.declare(MASK, expert="test", params={"v": 1})
+    array = video.arrays["mask"]
+    array.codec = ZstdCodec()  # as masks were written once
+    array.save()
+    stored = frames(32, MASK) % 2
+    video.write("mask", 0, stored)
+    before = Dataset.open(video._storage.root).content_hash()
+    again = reopened(video)
+    np.testing.assert_array_equal(again.read_many("mask", 0, 32), stored)
+    again.declare(MASK, expert="test", params={"v": 2})
+    again.declare(MASK, expert="test", params={"v": 1})
+    np.testing.assert_array_equal(reopened(video).read_many("mask", 0, 32), stored)
+    assert Dataset.open(video._storage.root).content_hash() == before
+
+
+def test_frames_that_others_encoded_are_refused(video: Video) -> None:
+    video.declare(RGB, expert="test")
+    path = video._storage.root / "flight" / "rgb" / "zarr.json"
+    table = json.loads(path.read_text())
+    blosc = {"typesize": 1, "cname": "zstd", "clevel": 1, "shuffle": "bitshuffle", "blocksize": 0}
+    for codecs in (
+        [],
+        [{"name": "bytes"}],
+        [{"name": "bytes"}, {"name": "gzip", "configuration": {"level": 1}}],
+        [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": "most", "checksum": False}}],
+        *(
+            [{"name": "bytes"}, {"name": "blosc", "configuration": blosc | wrong}]
+            for wrong in (
+                {"shuffle": "riffle"},
+                {"cname": "zip"},
+                {"cname": 3},
+                {"clevel": 99},
+                {"typesize": "1"},
+                {"more": 1},
+            )
+        ),
+    ):
+        table["codecs"][0]["configuration"]["codecs"] = codecs
+        path.write_text(json.dumps(table))
+        with pytest.raises(DataError, match="does not write"):
+            _ = reopened(video).modalities
 
 
 def test_zarr_sees_a_group_of_groups_with_nothing_foreign_in_it(video: Video) -> None:

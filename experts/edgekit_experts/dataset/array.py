@@ -21,7 +21,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset.declaration import Declaration
-from edgekit_experts.dataset.shard import ABSENT, codec_for, index_bytes, pack, read_index, unpack
+from edgekit_experts.dataset.shard import (
+    ABSENT,
+    FrameCodec,
+    codec_for,
+    index_bytes,
+    pack,
+    read_index,
+    stated_codec,
+    unpack,
+)
 from edgekit_experts.dataset.storage import Storage
 from edgekit_experts.dataset.unit import UnitState
 from edgekit_runtime.errors import DataError
@@ -34,7 +43,9 @@ ATTRIBUTES = "edgekit"
 
 
 class ModalityArray:
-    """Reads and writes the frames of one modality. `shape` is (F, H, W, C), `unit` the frames per shard."""
+    """Reads and writes the frames of one modality. `shape` is (F, H, W, C), `unit` the frames per shard, `codec` that
+    of the frames that are there already.
+    """
 
     def __init__(
         self,
@@ -43,6 +54,7 @@ class ModalityArray:
         declaration: Declaration,
         shape: tuple[int, int, int, int],
         unit: int,
+        codec: FrameCodec | None = None,
     ) -> None:
         self.declaration = declaration
         self.shape = shape
@@ -50,7 +62,7 @@ class ModalityArray:
         self.dtype = np.dtype(declaration.modality.dtype)
         self._storage = storage
         self._prefix = prefix
-        self._codec = codec_for(self.dtype)
+        self.codec = codec or codec_for(declaration.modality, math.prod(shape[1:]) * self.dtype.itemsize)
         self._states: dict[int, UnitState] | None = None
         self._indices: dict[int, tuple[object, Array]] = {}
 
@@ -62,12 +74,13 @@ class ModalityArray:
             frames, height, width, channels = (int(n) for n in table["shape"])
             unit = int(table["chunk_grid"]["configuration"]["chunk_shape"][0])
             declaration = Declaration.from_dict(table["attributes"][ATTRIBUTES])
-        except (KeyError, TypeError, ValueError) as error:
+            codec = stated_codec(table["codecs"][0]["configuration"]["codecs"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(
                 f"{storage.address(f'{prefix}/{METADATA}')} is not an edgekit array: {error}",
                 hint="Remove that folder and extract again, or restore the file.",
             ) from error
-        return cls(storage, prefix, declaration, (frames, height, width, channels), unit)
+        return cls(storage, prefix, declaration, (frames, height, width, channels), unit, codec)
 
     def save(self) -> None:
         """Writes `zarr.json`, if it says something else now."""
@@ -120,7 +133,7 @@ class ModalityArray:
                 f"{self.declaration.modality.name} must be {self.dtype} {self.shape[1:]}, "
                 f"not {frame.dtype} {frame.shape}"
             )
-        return self._codec.encode(np.ascontiguousarray(frame))
+        return self.codec.encode(np.ascontiguousarray(frame))
 
     def put(self, number: int, encoded: Mapping[int, bytes], failed: Mapping[int, str]) -> None:
         """Adds frames (keyed by their place) to a unit; frames of the same declaration that are there stay."""
@@ -151,7 +164,7 @@ class ModalityArray:
             data = self._chunk(number, place)
             if data is None:
                 return False
-            self._codec.decode(data, out)
+            self.codec.decode(data, out)
         except (ValueError, RuntimeError) as error:
             raise DataError(
                 f"Frame {frame} of {self._prefix} is damaged: {error}.",
@@ -214,7 +227,7 @@ class ModalityArray:
         frame = list(self.shape[1:])
         sharding = {
             "chunk_shape": [1, *frame],
-            "codecs": self._codec.metadata,
+            "codecs": self.codec.metadata,
             "index_codecs": [
                 {"name": "bytes", "configuration": {"endian": "little"}},
                 {"name": "crc32c"},

@@ -11,14 +11,16 @@ Reference: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from numcodecs import Zstd, blosc
+
+from edgekit_runtime.modality import Kind, Modality
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +29,7 @@ ABSENT = np.uint64(2**64 - 1)
 # The threads inside Blosc write blocks in the order in which they finish: the same frame would not always
 # give the same bytes. Frames are encoded side by side instead.
 blosc.use_threads = False
+_SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
 
 
 class FrameCodec(Protocol):
@@ -41,8 +44,8 @@ class FrameCodec(Protocol):
 
 
 @dataclass(frozen=True)
-class ByteCodec:
-    """Zstandard, fast level: best for labels, masks and lossless pictures (uint8)."""
+class ZstdCodec:
+    """Zstandard alone; at its fast level best for labels, edges and lossless pictures (uint8)."""
 
     level: int = 1
 
@@ -58,35 +61,57 @@ class ByteCodec:
 
 
 @dataclass(frozen=True)
-class WordCodec:
-    """Byte shuffle and LZ4: best for floats, whose high bytes hardly change between neighbours."""
+class BloscCodec:
+    """Blosc: what is alike of all items is brought together, then compressed. Fields as in `zarr.json`."""
 
-    item_bytes: int
-    level: int = 3
+    typesize: int
+    cname: str
+    clevel: int
+    shuffle: str
+    blocksize: int = 0
 
     @property
     def metadata(self) -> list[dict[str, Any]]:
-        configuration = {
-            "typesize": self.item_bytes,
-            "cname": "lz4",
-            "clevel": self.level,
-            "shuffle": "shuffle",
-            "blocksize": 0,
-        }
-        return [
-            {"name": "bytes", "configuration": {"endian": "little"}},
-            {"name": "blosc", "configuration": configuration},
-        ]
+        first: dict[str, Any] = {"name": "bytes"}
+        if self.typesize > 1:
+            first["configuration"] = {"endian": "little"}
+        return [first, {"name": "blosc", "configuration": asdict(self)}]
 
     def encode(self, frame: Array) -> bytes:
-        return bytes(blosc.compress(frame, b"lz4", self.level, blosc.SHUFFLE, 0, self.item_bytes))
+        shuffle = _SHUFFLES[self.shuffle]
+        return bytes(blosc.compress(frame, self.cname.encode(), self.clevel, shuffle, self.blocksize, self.typesize))
 
     def decode(self, data: bytes, out: Array) -> None:
         blosc.decompress(data, out)
 
 
-def codec_for(dtype: np.dtype[Any]) -> FrameCodec:
-    return ByteCodec() if dtype.itemsize == 1 else WordCodec(dtype.itemsize)
+def codec_for(modality: Modality, frame_bytes: int) -> FrameCodec:
+    """The codec of a new array.
+
+    The high bytes of floats hardly change between neighbours: bytes are shuffled. The bits of masks are: seven of
+    the eight that a 0 or 1 takes are the same everywhere, so that it is packed in effect, and still uint8 to every
+    reader. One block per frame, else each block has its own zeros; Blosc leaves alone what is no multiple of 8.
+    """
+    dtype = np.dtype(modality.dtype)
+    if dtype.itemsize > 1:
+        return BloscCodec(dtype.itemsize, "lz4", 3, "shuffle")
+    if modality.kind is Kind.MASK:
+        return BloscCodec(1, "zstd", 1, "bitshuffle", frame_bytes // 8 * 8)
+    return ZstdCodec()
+
+
+def stated_codec(metadata: Sequence[Mapping[str, Any]]) -> FrameCodec:
+    """The codec of an array that is there, from its chain in `zarr.json`. Raises ValueError for one of others."""
+    try:
+        *_, last = metadata
+        table = dict(last["configuration"])
+        codec: FrameCodec = ZstdCodec(table["level"]) if last["name"] == "zstd" else BloscCodec(**table)
+        if codec.metadata != list(metadata):
+            raise ValueError
+        codec.encode(np.zeros(8, np.uint8))  # refuses numbers and names that mean nothing
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError("its frames are encoded in a way that edgekit does not write") from error
+    return codec
 
 
 def index_bytes(frames: int) -> int:

@@ -182,6 +182,8 @@ class Video:
         new = ModalityArray(self._storage, prefix, declaration, shape, self.info.unit)
         if old and (old.shape[1:], old.dtype) != (new.shape[1:], new.dtype):
             old.delete()
+        elif old:
+            new.codec = old.codec  # its frames stay readable, for when they are declared again
         new.save()
         assert self._arrays is not None
         self._arrays[modality.name] = new
