@@ -30,7 +30,7 @@ from edgekit_experts.video import open_video
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CheckpointConfig
-from edgekit_student.samples import Samples
+from edgekit_student.samples import ModalityDataset
 
 RGB = Modality("rgb", Kind.IMAGE, 3, "uint8", (0, 255))
 SECRET = "wJalrXUtnFEMI"
@@ -369,11 +369,27 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_samples_come_from_the_store_in_this_process_and_in_others(flight: Dataset) -> None:
     flight.video("flight").write("rgb", 3, frames(4))
-    samples = Samples(Dataset.open("s3://bucket/data"), ["rgb"], split="train")
+    samples = ModalityDataset(Dataset.open("s3://bucket/data"), ["rgb"], split="train")
     assert len(samples) == 4
     np.testing.assert_array_equal(samples[2]["rgb"], frames(4)[2])
     elsewhere = pickle.loads(pickle.dumps(samples))
     np.testing.assert_array_equal(elsewhere[3]["rgb"], frames(4)[3])
+    # Whatever the forked process has open, its workers open for themselves.
+    script = Path(__file__).parents[1] / "student" / "workers.py"
+    command = [sys.executable, script, "s3://bucket/data", "fork"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "epoch 0: [4]\nepoch 1: [4]\n"), done.stderr
+
+
+def test_statistics_are_kept_in_the_store(flight: Dataset, s3: fsspec.AbstractFileSystem) -> None:
+    flight.video("flight").write("rgb", 3, frames(4))
+    counted = ModalityDataset(Dataset.open("s3://bucket/data"), ["rgb"]).statistics()
+    (kept,) = s3.find("bucket/data/flight/rgb/kept")
+    table = json.loads(s3.cat_file(kept))
+    table["value"]["mean"] = [1.0, 2.0, 3.0]
+    s3.pipe_file(kept, json.dumps(table).encode())
+    again = ModalityDataset(Dataset.open("s3://bucket/data"), ["rgb"]).statistics()
+    assert again == {"rgb": {"mean": [1.0, 2.0, 3.0], "std": counted["rgb"]["std"]}}
 
 
 def test_the_commands_take_a_url(

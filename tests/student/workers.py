@@ -17,8 +17,9 @@ from edgekit_student.samples import ModalityDataset
 
 
 def main(path: str, start: str) -> None:
-    names = ["rgb", "depth", "edges", "vote"]
-    samples = ModalityDataset(Dataset.open(path), names, missing="mask", size=(48, 64), cache_bytes=20_000)
+    data = Dataset.open(path)
+    names = sorted({name for video in data.videos for name in data.video(video).modalities})
+    samples = ModalityDataset(data, names, missing="mask", size=(48, 64), cache_bytes=20_000)
     alone = [samples[index] for index in range(len(samples))]
     loader = DataLoader(samples, batch_size=5, num_workers=2, multiprocessing_context=start, persistent_workers=True)
     for epoch in range(2):
