@@ -106,17 +106,18 @@ def extract(
         )
     graphs = _graphs(readers, config, options.only)
     data = Dataset.create(out)
-    for reader in readers:
-        data.add_video(reader.name, _info(reader, options.split))
     report = ExtractReport(videos=names)
     started = time.monotonic()
-    run = Run(data, readers, graphs, options, report, on_progress)
-    if options.engine == "ray":
-        from edgekit_experts.cluster import extract_on_ray
+    with data.nothing_left_empty():
+        for reader in readers:
+            data.add_video(reader.name, _info(reader, options.split))
+        run = Run(data, readers, graphs, options, report, on_progress)
+        if options.engine == "ray":
+            from edgekit_experts.cluster import extract_on_ray
 
-        extract_on_ray(run, out, config)
-    else:
-        _extract_here(run)
+            extract_on_ray(run, out, config)
+        else:
+            _extract_here(run)
     report.seconds = time.monotonic() - started
     return report
 

@@ -23,6 +23,7 @@ from edgekit_runtime.digest import digest_bytes, digest_stream
 from edgekit_runtime.errors import BundleError
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 
+SUFFIX = ".edgekit"
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILES = 1000
 MAX_TOTAL_BYTES = 8 << 30
@@ -54,19 +55,16 @@ class Bundle:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Opens and verifies a bundle: a directory with a `manifest.json`, or a zip of one.
+    """Opens and verifies a bundle: a directory with a `manifest.json`, a zip of one, or a folder with one such zip.
 
     Raises BundleError when it is missing, damaged, altered, from a newer schema, or holds anything that a bundle
     never holds (links, unlisted files, paths that leave it).
     """
-    path = Path(path)
+    path = locate_bundle(path)
     with _open_container(path) as container:
         sizes = container.sizes()
         if MANIFEST not in sizes:
-            raise BundleError(
-                f"{path} is not a bundle: it has no {MANIFEST}.",
-                hint="A bundle is what `edgekit build` writes: a folder, or one .edgekit file.",
-            )
+            raise _no_bundle(path)
         if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
         with container.open(MANIFEST) as file:
@@ -80,6 +78,34 @@ def open_bundle(path: str | Path) -> Bundle:
                         f"{path}: {name} is not what the manifest says (SHA-256 differs).", hint=_COPY_AGAIN
                     )
     return Bundle(path, manifest)
+
+
+def locate_bundle(path: str | Path) -> Path:
+    """`path` itself, or the one bundle in the folder that `edgekit build` wrote it to.
+
+    Raises BundleError for a folder that is none and holds none, or several.
+    """
+    path = Path(path)
+    try:
+        if not path.is_dir() or (path / MANIFEST).exists():
+            return path
+        inside = sorted(path.glob(f"*{SUFFIX}"))
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise BundleError(
+            f"{path} holds {len(inside)} bundles.", hint=f"Name one: {', '.join(str(each) for each in inside)}"
+        )
+    raise _no_bundle(path)
+
+
+def _no_bundle(path: Path) -> BundleError:
+    return BundleError(
+        f"{path} is not a bundle: it has no {MANIFEST}.",
+        hint=f"A bundle is what `edgekit build` writes: one {SUFFIX} file (or its folder), or that file unpacked.",
+    )
 
 
 def _check_listing(path: Path, sizes: Mapping[str, int], files: Mapping[str, FileEntry]) -> None:

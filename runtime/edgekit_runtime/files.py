@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and texts that people write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from edgekit_runtime.errors import EdgekitError
 
 
 @contextmanager
@@ -17,3 +19,19 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def read_text(path: Path, what: str, error_class: type[EdgekitError]) -> str:
+    """The text of a UTF-8 file that a person named; `what` is what it is to them ("The settings").
+
+    Raises `error_class` when it is absent, may not be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise error_class(f"{what} {path} cannot be read: there is no such file.", hint="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise error_class(f"{what} {path} cannot be read: it is no UTF-8 text.", hint="Check the path.") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise error_class(f"{what} {path} cannot be read: {reason}.", hint="Check the path.") from error

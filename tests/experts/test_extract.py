@@ -260,7 +260,8 @@ def test_the_full_disk_is_said_and_nothing_is_lost(clip: Path, tmp_path: Path) -
     assert process.returncode == 1
     assert "edgekit_runtime.errors.DataError: No space to write" in process.stderr
     assert not list(out.rglob("*.partial"))
-    before = read_status(Dataset.open(out)).done
+    # Where the first write of all was the one that failed, nothing is left.
+    before = read_status(Dataset.open(out)).done if out.exists() else 0
     assert run(noise, out, parse_config(text, "test")).written == 2 * 70 - before
     run(noise, tmp_path / "whole", parse_config(text, "test"))
     assert files_of(out) == files_of(tmp_path / "whole")
@@ -337,3 +338,17 @@ def test_a_run_that_begins_behind_an_early_end_finds_it(tmp_path: Path) -> None:
     run(cut, out)
     assert only_video(out).frames == count
     assert only_video(out).done("rgb").all()
+
+
+def test_a_run_that_makes_nothing_leaves_behind_what_was_there(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    config = parse_config('[rgb]\nexpert = "rgb"\n', "test")
+    extract([open_video(str(clip))], out, config, ExtractOptions(frames=(0, 4)))
+    before = files_of(out)
+    second = write_clip(tmp_path / "second.mp4", numbered_frames(5, (48, 64)))
+    for videos in ([second], [clip, second]):
+        with pytest.raises(UsageError, match="none from 500 on"):
+            extract([open_video(str(each)) for each in videos], out, config, ExtractOptions(frames=(500, 600)))
+        # The first video has been counted by reading it to the end; its frames are as they were.
+        assert set(files_of(out)) == set(before)
+    assert Dataset.open(out).video("clip").done("rgb").sum() == 4

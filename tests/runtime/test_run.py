@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -226,8 +227,31 @@ def test_passed_over_variants_are_said(capsys, tmp_path: Path):
 def test_without_a_screen_a_window_is_a_clear_error(capsys, small_bundle: Path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert main([str(small_bundle), "--source", "test:", "--sink", "window"]) == 1
-    assert "Use --sink file:OUT.mp4" in capsys.readouterr().err
+    # The default sink, and before anything else is opened: this bundle does not even exist.
+    for arguments in ([str(small_bundle), "--sink", "window"], ["none.edgekit"]):
+        assert main([*arguments, "--source", "test:"]) == 1
+        said = capsys.readouterr().err
+        assert "no screen" in said
+        assert "--sink file:OUT.mp4" in said
+
+
+def test_the_folder_that_a_build_wrote_to_will_do_for_its_bundle(capsys, tmp_path: Path):
+    folder = tmp_path / "build"
+    make_bundle(tmp_path / "unpacked", 64, 96)
+    folder.mkdir()
+    for name in ("one.edgekit", "two.edgekit"):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            for path in (tmp_path / "unpacked").rglob("*"):
+                if path.is_file():
+                    archive.write(path, path.relative_to(tmp_path / "unpacked"))
+        status = main([str(folder), "--source", "test:?fps=0", "--frames", "2", "--sink", "null"])
+        said = capsys.readouterr().err
+        if name == "one.edgekit":
+            assert status == 0, said
+            assert "one.edgekit" in said
+    assert status == 1
+    assert "holds 2 bundles" in said
+    assert str(folder / "two.edgekit") in said
 
 
 def test_every_option_has_help(edgekit_run):

@@ -73,7 +73,7 @@ def test_the_demo_fails_unless_the_student_beats_each_expert(
         (["bench"], "BUNDLE"),
         (["run", "--camera", "first"], "--camera"),
         (["run", "--frames", "3"], "--source"),
-        (["run", "--source", "a", "--camera", "0"], "one source"),
+        (["run", "--source", "a", "--camera", "0"], "Leave out --camera 0"),
         (["run", "--source", "test:", "--sink", "stdout", "--json"], "--stats-file"),
     ],
 )

@@ -18,13 +18,14 @@ import numpy as np
 
 from edgekit import candidates as trial
 from edgekit import gate
-from edgekit.bundle import SUFFIX, check_writable, file_entries, write_zip
+from edgekit.bundle import check_writable, file_entries, write_zip
 from edgekit.candidates import Candidate, Measured
 from edgekit.console import progress
 from edgekit.export import Exporter
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
+from edgekit_runtime.bundle import SUFFIX
 from edgekit_runtime.errors import BuildError, EdgekitError
 from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.telemetry import switch_off

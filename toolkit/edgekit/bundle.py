@@ -17,7 +17,6 @@ from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 
-SUFFIX = ".edgekit"
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
 

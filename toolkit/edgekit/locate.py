@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgekit.bundle import SUFFIX
 from edgekit.console import console
 from edgekit_experts.dataset import Dataset
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import SUFFIX, open_bundle
 from edgekit_runtime.errors import BundleError, CheckpointError, DataError, UsageError
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, read_config
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgekit_experts.dataset.array import ATTRIBUTES, METADATA
@@ -31,6 +31,7 @@ class Dataset:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._videos: dict[str, Video] = {}
+        self._made: set[str] = set()  # of videos; METADATA where this object made the data set itself
 
     @property
     def location(self) -> str:
@@ -85,6 +86,9 @@ class Dataset:
             attributes = {ATTRIBUTES: {"format": FORMAT, "version": VERSION}}
             table = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
             storage.put(METADATA, json.dumps(table, indent=1).encode() + b"\n")
+            data = cls._opened(storage)
+            data._made.add(METADATA)
+            return data
         return cls._opened(storage)
 
     @property
@@ -124,7 +128,42 @@ class Dataset:
         video = Video(self._storage, name, info)
         video.save()
         self._videos[name] = video
+        self._made.add(name)
         return video
+
+    @contextmanager
+    def nothing_left_empty(self) -> Iterator[None]:
+        """Where the work inside fails, takes back what this object made and nothing was written to.
+
+        That is: videos without a state, then the data set. What a person finds afterwards is what was there before,
+        and all that was done.
+        """
+        try:
+            yield
+        except BaseException:
+            for name in sorted(self._made - {METADATA}):
+                with suppress(DataError, FileNotFoundError):  # somebody else is at work there, or has removed it
+                    self._discard_empty(name)
+            if METADATA in self._made and self._storage.list(".") == [METADATA]:
+                self._storage.delete(METADATA)
+                self._remove_folder(".")
+            raise
+
+    def _discard_empty(self, name: str) -> None:
+        with self._storage.lock(name):
+            parts = self._storage.list(name)
+            if any(self._storage.list(f"{name}/{part}/state") for part in parts):
+                return
+            # The metadata first: half a video is none.
+            for part in [METADATA, *parts]:
+                self._storage.delete(f"{name}/{part}")
+        self._videos.pop(name, None)
+        self._made.discard(name)
+        self._remove_folder(name)
+
+    def _remove_folder(self, prefix: str) -> None:
+        with suppress(OSError):  # it is not empty after all, or no folder but a URL
+            Path(self._storage.address(prefix)).rmdir()
 
     def _same(self, video: Video, info: VideoInfo) -> None:
         if video.info.source.get("fingerprint") != info.source.get("fingerprint"):
@@ -165,4 +204,4 @@ class Dataset:
 
 def _by(size: tuple[int, int]) -> str:
     """(height, width), as messages write it."""
-    return f"{size[0]}x{size[1]}"
+    return f"{size[1]}x{size[0]}"

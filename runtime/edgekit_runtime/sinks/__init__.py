@@ -32,13 +32,16 @@ def open_sink(text: str, context: SinkContext | None = None) -> Sink:
 
 
 def check_sinks(texts: list[str]) -> None:
-    """Raises UsageError when one is unknown, lacks its path, or two want the same output; opens nothing."""
-    for text in texts:
-        _split(text)
+    """Raises UsageError when one is unknown, lacks its path, or two want the same output, SinkError when there can
+    be no window here; opens nothing.
+    """
+    names = [_split(text)[0] for text in texts]
     if len(texts) != len(set(texts)):
         raise UsageError("The same sink is asked for twice.")
     if sum(text.startswith("stdout") for text in texts) > 1:
         raise UsageError("Only one sink can write to standard output.")
+    if "window" in names:
+        import_module(_SINKS["window"]).check()
 
 
 def _split(text: str) -> tuple[str, str]:

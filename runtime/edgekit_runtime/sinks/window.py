@@ -21,7 +21,7 @@ from edgekit_runtime.sinks.pictures import save_png
 from edgekit_runtime.sources.base import SourceState
 
 _LOG = logging.getLogger("edgekit_runtime")
-_ALTERNATIVES = "Use --sink file:OUT.mp4, png:DIR, stdout or null."
+_ALTERNATIVES = "Say where to: --sink file:OUT.mp4, png:DIR, stdout or null."
 
 
 class WindowSink(Sink):
@@ -104,14 +104,19 @@ class WindowSink(Sink):
 
 
 def open_named(argument: str, context: SinkContext) -> Sink:
+    check()
+    return WindowSink(context)
+
+
+def check() -> None:
+    """Raises SinkError where no window can be opened, before anything else takes time."""
     if re.search(r"GUI:\s*NONE", cv2.getBuildInformation()):
         raise SinkError(
-            "This OpenCV has no windows (the headless wheel).",
+            "This OpenCV has no windows (the headless wheel), and the sink window needs them.",
             hint=f"{_ALTERNATIVES} Or: pip uninstall opencv-python-headless, pip install 'edgekit-runtime[gui]'.",
         )
     if not _display_there():
-        raise SinkError("There is no screen to show a window on.", hint=_ALTERNATIVES)
-    return WindowSink(context)
+        raise SinkError("There is no screen here, and the sink window needs one.", hint=_ALTERNATIVES)
 
 
 def _display_there() -> bool:

@@ -39,8 +39,12 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout at the end.")] = False,
 ) -> None:
     """Run a bundle live on a camera or a video. `edgekit-run` does the same without the toolkit."""
-    if (camera is None) == (source is None):
-        raise UsageError("Name one source: --camera N or --source URI.", hint="For example: edgekit run --camera 0")
+    if camera is None and source is None:
+        raise UsageError("Nothing says what to read.", hint="Give --camera 0, or --source FILE, FOLDER or world:7.")
+    if camera is not None and source is not None:
+        raise UsageError(
+            "--camera and --source are two sources; one is read.", hint=f"Leave out --camera {camera}, or --source."
+        )
     sinks = sink or ["window"]
     if json and any(name.startswith("stdout") for name in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
