@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +216,17 @@ def test_a_checkpoint_that_could_run_code_is_refused(dpt: str, tmp_path: Path) -
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExpertError, match="no checkpoint"):
         PretrainedDepth(str(tmp_path / "none")).produces({})
+
+
+def test_without_a_way_to_the_hub_the_answer_comes_at_once_and_alone(tmp_path: Path) -> None:
+    config = tmp_path / "experts.toml"
+    config.write_text('[far]\nexpert = "pretrained_depth"\nmodel = "someone/a-checkpoint"\n')
+    # Nobody listens there; a cache of its own, so that nothing was downloaded earlier.
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    command = [sys.executable, "-m", "edgekit", "experts", "graph", "-c", str(config)]
+    child = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120, check=False, env=environment)
+    assert child.returncode == 1
+    what, hint = child.stderr.splitlines()
+    assert "[far]" in what
+    assert "'someone/a-checkpoint' is not here" in what
+    assert "folder" in hint

@@ -11,10 +11,12 @@ import hashlib
 import json
 import math
 import os
+import re
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +35,8 @@ Array = npt.NDArray[Any]
 
 _UNIVERSAL = ("mask2former", "maskformer", "oneformer")
 _PIL_BICUBIC = 3
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+_HUB_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -334,7 +338,13 @@ def _from_pretrained(kind: Any, model: str) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return kind.from_pretrained(model, use_safetensors=True, trust_remote_code=False, dtype=torch.float32).eval()
+        return kind.from_pretrained(
+            model,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            local_files_only=_without_hub(model),
+        ).eval()
     except (OSError, ValueError) as error:
         raise ExpertError(
             f"The checkpoint {model!r} cannot be loaded: {_first(error)}",
@@ -351,8 +361,13 @@ def _config(model: str) -> Any:
             "Pretrained experts need the package transformers.", hint="pip install 'edgekit[experts]'"
         ) from error
     try:
-        return AutoConfig.from_pretrained(model, trust_remote_code=False)
+        return AutoConfig.from_pretrained(model, trust_remote_code=False, local_files_only=_without_hub(model))
     except (OSError, ValueError) as error:
+        if _on_hub(model) and not _hub_answers():
+            raise ExpertError(
+                f"The checkpoint {model!r} is not here, and its hub cannot be reached.",
+                hint="Connect for a first download, or give the folder of a checkpoint as `model`.",
+            ) from error
         raise ExpertError(
             f"There is no checkpoint {model!r}: {_first(error)}",
             hint="A name needs a connection (or an earlier download); a folder holds config.json.",
@@ -363,8 +378,30 @@ def _file(model: str, name: str) -> Path | None:
     """A file of a checkpoint, downloaded if it has to be; None where it has none of that name."""
     from transformers.utils.hub import cached_file
 
-    found = cached_file(model, name, _raise_exceptions_for_missing_entries=False)
+    found = cached_file(model, name, local_files_only=_without_hub(model), _raise_exceptions_for_missing_entries=False)
     return Path(found) if found else None
+
+
+def _on_hub(model: str) -> bool:
+    """Whether this is the name of a checkpoint, not the path of one."""
+    return bool(_HUB_NAME.fullmatch(model)) and not Path(model).exists()
+
+
+def _without_hub(model: str) -> bool:
+    """Whether a checkpoint has to be on this disk already."""
+    return not (_on_hub(model) and _hub_answers())
+
+
+@cache
+def _hub_answers() -> bool:
+    """Asked once: the hub's library itself would try six times for every file, with a line for each."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_PATIENCE_S)
+    except Exception:  # of whichever HTTP library the hub's uses; or offline mode
+        return False
+    return True
 
 
 def _cuda() -> bool:
