@@ -19,6 +19,7 @@ from typing import Any
 
 from edgekit_experts.dataset.names import check_name
 from edgekit_runtime.errors import DataError, ExpertError
+from edgekit_runtime.files import read_text
 
 Config = Mapping[str, Mapping[str, Any]]
 
@@ -27,11 +28,7 @@ DEFAULT, WORLD = "default", "world"
 
 def load_config(path: Path) -> Config:
     """A configuration file. Raises ExpertError that says what is wrong with it."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpertError(f"The configuration {path} cannot be read: {error}.", hint="Check the path.") from error
-    return parse_config(text, str(path))
+    return parse_config(read_text(path, "The configuration", ExpertError), str(path))
 
 
 def shipped_config(name: str) -> Config:

@@ -14,6 +14,8 @@ from edgekit_experts.registry import find_expert
 from edgekit_runtime.errors import EdgekitError, ExpertError
 from edgekit_runtime.modality import Modality
 
+_BRINGING_SOURCES = "Flights (world:SEED) bring truth along, imported folders what lies beside their pictures."
+
 
 @dataclass(frozen=True)
 class Node:
@@ -112,11 +114,13 @@ def _links(name: str, expert: Expert, built: Mapping[str, _Built], streams: Mapp
         elif required in streams:
             links[required] = True
         elif required == name:
-            raise ExpertError(f"[{name}] is made from itself.", hint="Name another modality.")
+            raise ExpertError(
+                f"[{name}] is made from {name!r}, which the source would have to bring along.", hint=_BRINGING_SOURCES
+            )
         else:
             raise ExpertError(
-                f"[{name}] needs {required!r}, which nothing makes.",
-                hint=closest(required, {*built, *streams} - {name}),
+                f"[{name}] needs {required!r}, which nothing makes and the source does not bring along.",
+                hint=f"{closest(required, {*built, *streams} - {name})} {_BRINGING_SOURCES}".strip(),
             )
     return links
 

@@ -6,7 +6,7 @@
 
 A table (TOML) says what each folder holds and what is made of it: `[folders."experts/<name>"]` with `kind`,
 and for labels `taxonomy`; then `[modalities.<name>]`, a configuration like any other, in which the folders are
-streams of the source. `tables/camvid.toml` is an example.
+streams of the source. docs/importing.md shows one, `tables/camvid.toml` is another.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit_experts.config import Config, checked_config
-from edgekit_experts.dataset.names import closest
-from edgekit_experts.taxonomies import TAXONOMIES
+from edgekit_experts.taxonomies import find_taxonomy
+from edgekit_experts.validation import first_fault
 from edgekit_experts.video.pictures import PictureFolder, PictureStream
-from edgekit_runtime.errors import DataError, SourceError
+from edgekit_runtime.errors import DataError, EdgekitError, SourceError
+from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Kind, Modality
 
 _PLAIN = """
@@ -37,6 +38,25 @@ expert = "hsv"
 [modalities.canny]
 expert = "canny"
 """
+
+
+_PAGE = "docs/importing.md shows a table and lists what may stand in it"
+
+
+class FolderEntry(BaseModel):
+    """`[folders."..."]` of a table: what the pictures of one folder mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind = Field(description="image, labels, depth, normals, flow, edges or mask")
+    taxonomy: str = Field("", description="for labels, and needed there: a name, or the path of a taxonomy of yours")
+    channels: int | None = Field(None, ge=1, description="channels of the pictures; else 3 for images, 1 for the rest")
+    dtype: Literal["uint8", "uint16", "float16", "float32"] = Field("uint8", description="the type to store")
+    divide: float = Field(1.0, gt=0, description="what stored values are divided by: 255 makes 0..255 into 0..1")
+    range: tuple[float, float] | None = Field(None, description="the smallest and the largest value, after `divide`")
+    unit: str = Field("", description='such as "m" or "relative inverse depth"')
+    truth: bool = Field(False, description="human labels or exact truth, which no training reads")
+    optional: bool = Field(False, description="the folder may be absent; so are modalities made from it, then")
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,18 @@ def open_frames(folder: Path, *, name: str = "", table: Path | None = None, fps:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{where} is not valid TOML: {error}.", hint="See https://toml.io.") from error
+    folders, modalities = (_tables(document, key, where) for key in ("folders", "modalities"))
+    if unknown := document.keys() - {"folders", "modalities"}:
+        raise DataError(
+            f"{where}: there is no table {min(unknown)!r}.",
+            hint="There are two: folders and modalities; " + _PAGE + ".",
+        )
     streams, absent = [], set()
-    for key, entry in _tables(document, "folders", where).items():
+    for key, table_entry in folders.items():
+        entry = _entry(key, table_entry, where)
         if (folder / key).is_dir():
             streams.append(_stream(folder, key, entry, where))
-        elif entry.get("optional") is True:
+        elif entry.optional:
             absent.add(key)
         else:
             raise DataError(
@@ -75,21 +102,18 @@ def open_frames(folder: Path, *, name: str = "", table: Path | None = None, fps:
                 hint="Give another --table, or write `optional = true` there.",
             )
     reader = PictureFolder(folder / "rgb", name=name or folder.resolve().name, fps=fps, beside=streams)
-    modalities = {
+    wanted = {
         key: entry
-        for key, entry in _tables(document, "modalities", where).items()
+        for key, entry in modalities.items()
         if absent.isdisjoint([entry["of"]] if isinstance(entry.get("of"), str) else entry.get("of", ()))
     }
-    return FrameFolder(reader, checked_config(modalities, where))
+    return FrameFolder(reader, checked_config(wanted, where))
 
 
 def _find_table(folder: Path, table: Path | None) -> tuple[str, str]:
     """Name and text of the table to use."""
     if table is not None:
-        try:
-            return str(table), table.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"The table {table} cannot be read: {error}.", hint="Check the path.") from error
+        return str(table), read_text(table, "The table", DataError)
     experts = folder / "experts"
     present = {f"experts/{path.name}" for path in experts.iterdir() if path.is_dir()} if experts.is_dir() else set()
     if not present and not (folder / "labels").is_dir():
@@ -101,36 +125,40 @@ def _find_table(folder: Path, table: Path | None) -> tuple[str, str]:
             return shipped.name, text
     raise DataError(
         f"Nothing says what the pictures in {folder} mean ({', '.join(sorted(present)) or 'labels'}).",
-        hint="Write a small table and give it with --table; edgekit_experts/tables/camvid.toml is an example.",
+        hint=f"Say it in a small file and give it with --table: {_PAGE}.",
     )
 
 
 def _tables(document: Mapping[str, Any], key: str, where: str) -> dict[str, dict[str, Any]]:
     tables = document.get(key, {})
     if not isinstance(tables, dict) or not all(isinstance(entry, dict) for entry in tables.values()):
-        raise DataError(f"{where}: `{key}` must hold tables.", hint="See edgekit_experts/tables/camvid.toml.")
+        raise DataError(f"{where}: `{key}` must hold tables, such as [{key}.rgb].", hint=f"{_PAGE}.")
     return tables
 
 
-def _stream(folder: Path, key: str, entry: Mapping[str, Any], where: str) -> PictureStream:
+def _entry(key: str, table: Mapping[str, Any], where: str) -> FolderEntry:
     try:
-        kind = Kind(entry["kind"])
-        taxonomy = TAXONOMIES[entry["taxonomy"]] if kind is Kind.LABELS else None
-        span = entry.get("range")
+        return FolderEntry.model_validate(table)
+    except ValidationError as error:
+        raise DataError(f"{where}: folder {key!r}: {first_fault(error)}.", hint=f"{_PAGE}.") from error
+
+
+def _stream(folder: Path, key: str, entry: FolderEntry, where: str) -> PictureStream:
+    try:
         modality = Modality(
             name=key,
-            kind=kind,
-            channels=int(entry.get("channels", 3 if kind is Kind.IMAGE else 1)),
-            dtype=str(np.dtype(entry.get("dtype", "uint8")).name),
-            range=(float(span[0]), float(span[1])) if span else None,
-            unit=str(entry.get("unit", "")),
-            taxonomy=taxonomy,
-            truth=bool(entry.get("truth", False)),
+            kind=entry.kind,
+            channels=entry.channels or (3 if entry.kind is Kind.IMAGE else 1),
+            dtype=entry.dtype,
+            range=entry.range,
+            unit=entry.unit,
+            taxonomy=find_taxonomy(entry.taxonomy) if entry.taxonomy else None,
+            truth=entry.truth,
         )
-        return PictureStream(modality, folder / key, float(entry.get("divide", 1)))
-    except KeyError as error:
-        missing = str(error.args[0])
-        hint = closest(missing, TAXONOMIES) if "taxonomy" in entry else ""
-        raise DataError(f"{where}: folder {key!r}: {missing!r} is missing or unknown.", hint=hint) from error
-    except (TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{where}: folder {key!r}: {error}.", hint="See edgekit_experts/tables/camvid.toml.") from error
+    except EdgekitError as error:
+        raise DataError(f"{where}: folder {key!r}: {error.args[0]}", hint=error.hint) from error
+    except ValueError as error:
+        raise DataError(
+            f"{where}: folder {key!r}: labels, and only labels, need a taxonomy.", hint=f"{_PAGE}."
+        ) from error
+    return PictureStream(modality, folder / key, entry.divide)

@@ -8,7 +8,8 @@
     sign = ["traffic light", "traffic sign"]    # each class of the target with those of the source that become it
     ...
 
-Every class of the source must be named once. Ignored pixels stay ignored.
+Every class of the source must be named once. Ignored pixels stay ignored. `from` and `to` are names, or paths of
+taxonomies of one's own.
 """
 
 from __future__ import annotations
@@ -22,11 +23,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit_experts.dataset.names import closest
 from edgekit_experts.taxonomies import find_taxonomy
+from edgekit_experts.validation import first_fault
 from edgekit_runtime.errors import ExpertError
+from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Taxonomy
+
+_FORM = 'from = "a", to = "b", ignored = [...], and under [classes] for each class of b a list of those of a'
+
+
+class _Document(BaseModel):
+    """A file as it is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str = Field(alias="from")
+    to: str
+    ignored: list[str] = []
+    classes: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -44,16 +61,13 @@ def find_mapping(source: Taxonomy, to: str, table: str = "") -> Mapping:
     """
     target = find_taxonomy(to)
     if table:
-        path = Path(table)
-        if not path.is_file():
-            raise ExpertError(f"label_map: there is no table {table}.", hint="Check the path.")
-        return parse_mapping(path.read_text(encoding="utf-8"), source, target, where=table)
+        return parse_mapping(read_text(Path(table), "label_map: the table", ExpertError), source, target, where=table)
     name = f"{source.name}-to-{target.name}.toml"
     shipped = files("edgekit_experts") / "tables" / name
     if not shipped.is_file():
         raise ExpertError(
             f"label_map: no table from {source.name!r} to {target.name!r} ships with edgekit.",
-            hint='Write one (see edgekit_experts/mapping.py) and name it: table = "my.toml".',
+            hint=f'Write one and name it, table = "mine.toml": {_FORM}.',
         )
     return parse_mapping(shipped.read_text(encoding="utf-8"), source, target, where=name)
 
@@ -61,14 +75,18 @@ def find_mapping(source: Taxonomy, to: str, table: str = "") -> Mapping:
 def parse_mapping(text: str, source: Taxonomy, target: Taxonomy, where: str) -> Mapping:
     """Raises ExpertError that names the class at fault."""
     try:
-        table = tomllib.loads(text)
-        groups: dict[str, list[str]] = {str(goal): list(names) for goal, names in dict(table["classes"]).items()}
-        ignored = list(table.get("ignored", []))
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ExpertError(f"{where} is not a table of classes: {error}.") from error
-    for side, taxonomy in (("from", source), ("to", target)):
-        if table.get(side) != taxonomy.name:
-            raise ExpertError(f"{where}: `{side}` is {table.get(side)!r}, needed is {taxonomy.name!r}.")
+        document = _Document.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise ExpertError(f"{where} is not a table of classes: {fault}.", hint=f"Needed is {_FORM}.") from error
+    groups, ignored = document.classes, document.ignored
+    for side, spoken, taxonomy in (("from", document.source, source), ("to", document.to, target)):
+        # A taxonomy is named as everywhere, by its name or by the path of its file.
+        if spoken != taxonomy.name and not (spoken.endswith(".toml") and find_taxonomy(spoken) == taxonomy):
+            raise ExpertError(
+                f"{where}: `{side}` is {spoken!r}, but labels of {source.name!r} are to become {target.name!r}.",
+                hint="Give the table for these two, or change `to` of label_map.",
+            )
     for goal in groups:
         if goal not in target.classes:
             raise ExpertError(

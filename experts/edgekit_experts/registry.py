@@ -19,6 +19,7 @@ from typing import Any
 
 from edgekit_experts.dataset.names import closest
 from edgekit_experts.expert import Expert
+from edgekit_experts.validation import parameter_fault
 from edgekit_runtime.errors import EdgekitError, ExpertError
 
 GROUP = "edgekit.experts"
@@ -81,6 +82,11 @@ class Registered:
         for key, parameter in known.items():
             if parameter.default is parameter.empty and key not in params:
                 raise ExpertError(f"The expert {self.name!r} needs the parameter {key!r}.", hint=self.usage())
+        for key, value in params.items():
+            if fault := parameter_fault(self.cls.__init__, key, value):
+                raise ExpertError(
+                    f"The expert {self.name!r}: {fault}.", hint=f"It is declared as `{_declared(known[key])}`."
+                )
         defaults = {key: p.default for key, p in known.items() if p.default is not p.empty}
         complete = {**defaults, **params}
         try:
@@ -91,12 +97,20 @@ class Registered:
             raise ExpertError(f"The expert {self.name!r}: {error}.", hint=self.usage()) from error
 
     def usage(self) -> str:
-        return f"{self.name}{inspect.signature(self.cls)}".replace(" -> None", "")
+        """Its parameters: `canny(low: float = 60.0, high: float = 150.0, sigma: float = 1.0)`."""
+        return f"{self.name}({', '.join(map(_declared, inspect.signature(self.cls).parameters.values()))})"
 
     def summary(self) -> str:
         """First sentence of its docstring."""
         lines = inspect.getdoc(self.cls) or ""
         return lines.partition("\n\n")[0].replace("\n", " ")
+
+
+def _declared(parameter: inspect.Parameter) -> str:
+    """As its author wrote it; `inspect` puts annotations that were not evaluated into quotes."""
+    written = parameter.annotation
+    kind = "" if written is parameter.empty else f": {written if isinstance(written, str) else written.__name__}"
+    return f"{parameter.name}{kind}{'' if parameter.default is parameter.empty else f' = {parameter.default!r}'}"
 
 
 def names() -> list[str]:

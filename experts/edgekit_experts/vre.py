@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, unit_frames
 from edgekit_experts.dataset.names import plain_name
-from edgekit_experts.taxonomies import TAXONOMIES
+from edgekit_experts.taxonomies import find_taxonomy
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality
 
@@ -190,9 +190,7 @@ def _guess(name: str, array: Array, taxonomy: str | None) -> Modality:
     """What a representation is, from the array of one frame. Raises DataError where that cannot be told."""
     channels = 1 if array.ndim == 2 else array.shape[2]
     if taxonomy is not None:
-        if taxonomy not in TAXONOMIES:
-            raise DataError(f"Unknown taxonomy {taxonomy!r}.", hint=f"Known: {', '.join(TAXONOMIES)}.")
-        return Modality(name, Kind.LABELS, taxonomy=TAXONOMIES[taxonomy])
+        return Modality(name, Kind.LABELS, taxonomy=find_taxonomy(taxonomy))
     if array.dtype == np.uint8 and channels == 3:
         return Modality(name, Kind.IMAGE, 3, "uint8", (0, 255))
     if array.dtype == bool:

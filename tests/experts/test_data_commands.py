@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -56,6 +57,8 @@ def test_the_options_of_extract(clip: Path, tmp_path: Path) -> None:
         (("extract", "none.mp4", "-o", "{out}"), "no video at none.mp4"),
         (("extract", "{clip}", "-o", "{out}", "--frames", "5"), "not a span"),
         (("extract", "{clip}", "-o", "{out}", "--frames", "5:2"), "holds no frame"),
+        (("extract", "{clip}", "-o", "{out}", "--frames", "9000:9100"), "has 70 frames; none from 9000 on"),
+        (("extract", "{clip}", "world:1?frames=3", "-o", "{out}", "--frames", "9000:9100"), "none from 9000 on"),
         (("extract", "{clip}", "-o", "{out}", "--size", "big"), "not a size"),
         (("extract", "{clip}", "-o", "{out}", "--size", "2x2"), "not a size"),
         (("extract", "{clip}", "-o", "{out}", "--split", "trian"), "not a split"),
@@ -65,6 +68,8 @@ def test_the_options_of_extract(clip: Path, tmp_path: Path) -> None:
         (("import", "frames", "none", "-o", "{out}"), "no folder rgb/"),
         (("import", "vre", "none", "-o", "{out}"), "no folder none"),
         (("import", "vre", "none", "-o", "{out}", "--taxonomy", "x"), "names no taxonomy"),
+        (("import", "vre", "{vre}", "-o", "{out}", "--split", "trian"), "not a split"),
+        (("import", "vre", "{vre}", "-o", "{out}", "--taxonomy", "canny=camvit"), "no taxonomy 'camvit'"),
         (("export", "none", "-o", "{out}"), "no data set"),
         (("export", "none", "-o", "{out}", "--format", "csv"), "Unknown format"),
         (("status", "none"), "no data set"),
@@ -75,10 +80,15 @@ def test_mistakes_end_as_short_errors(
     clip: Path, tmp_path: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    filled = [argument.format(clip=clip, out=tmp_path / "data") for argument in arguments]
+    vre = tmp_path / "vre"
+    if "{vre}" in arguments:
+        (vre / "canny" / "npz").mkdir(parents=True)
+        np.savez_compressed(vre / "canny" / "npz" / "0.npz", np.zeros((48, 64), np.float32))
+    filled = [argument.format(clip=clip, out=tmp_path / "data", vre=vre) for argument in arguments]
     with pytest.raises(EdgekitError, match=message) as caught:
         edgekit(*filled)
     assert len(str(caught.value).splitlines()) <= 2
+    assert not (tmp_path / "data").exists()
 
 
 def test_failures_are_listed_by_status(clip: Path, tmp_path: Path) -> None:
@@ -130,6 +140,20 @@ def test_experts_are_listed_and_drawn() -> None:
     assert {"rgb", "hsv", "canny", "dis_flow", "normals", "label_map", "majority_vote"} <= listed
     assert "majority_vote" in edgekit("experts")
     assert edgekit("experts", "graph").startswith("graph LR")
+
+
+def test_a_configuration_for_flights_is_drawn_without_being_told(tmp_path: Path) -> None:
+    config = tmp_path / "experts.toml"
+    config.write_text(
+        '[labels]\nexpert = "given"\nof = "labels"\n[sharp]\nexpert = "simulated_sharp"\n'
+        '[depth]\nexpert = "simulated_depth"\n'
+    )
+    drawn = edgekit("experts", "graph", "-c", config)
+    assert "source_true_depth([true_depth]) --> depth" in drawn
+    assert drawn == edgekit("experts", "graph", "-c", config, "--world")
+    config.write_text('[sharp]\nexpert = "simulated_sharp"\n[edges]\nexpert = "cany"\n')
+    with pytest.raises(EdgekitError, match="no expert 'cany'"):
+        edgekit("experts", "graph", "-c", config)
 
 
 def test_a_flight_takes_the_set_of_the_world(tmp_path: Path) -> None:

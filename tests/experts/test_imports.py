@@ -167,9 +167,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, table: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (('taxonomy = "camvid"', 'taxonomy = "camvit"'), "'camvit' is missing or unknown"),
-        (('kind = "labels"', 'kind = "label"'), "'label' is not a valid Kind"),
+        (('taxonomy = "camvid"', 'taxonomy = "camvit"'), "no taxonomy 'camvit'"),
+        (('kind = "labels"', 'kind = "label"'), "kind = 'label': input should be 'image', 'labels'"),
         (('kind = "labels"', ""), "'kind' is missing"),
+        (('kind = "labels"', 'kind = "labels"\nchannels = "three"'), "channels must be a whole number, not 'three'"),
+        (('kind = "labels"', 'kind = "labels"\nchanels = 1'), "no key 'chanels'"),
+        (('kind = "labels"', 'kind = "depth"'), "labels, and only labels, need a taxonomy"),
+        (("[folders.labels]", "[folder.labels]"), "no table 'folder'"),
         (("[folders.labels]", "[folders.labels"), "not valid TOML"),
         (("[modalities.vote]", "[modalities]\nvote = 3\n[x]"), "`modalities` must hold tables"),
     ],

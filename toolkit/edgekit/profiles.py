@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit_runtime.errors import ProfileError
+from edgekit_runtime.files import read_text
 
 EngineName = Literal["openvino", "onnxruntime"]
 Precision = Literal["int8", "bf16", "fp32"]
@@ -113,13 +114,11 @@ def _inherit(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], tuple
 
 
 def _read(path: Path) -> _Layer:
+    text = read_text(path, "The profile", ProfileError)
     try:
-        text = path.read_text(encoding="utf-8")
         return _Layer(path, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path} is not valid TOML: {error}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"The profile {path} cannot be read: {error}.") from error
 
 
 def _locate(name: str) -> Path:

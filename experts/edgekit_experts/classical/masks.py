@@ -28,7 +28,7 @@ class ClassMask(Expert):
     many maps must agree, by default more than half of those that are not ignored at the pixel.
     """
 
-    def __init__(self, of: Sequence[str], group: str = "", classes: Sequence[str] = (), votes: int = 0) -> None:
+    def __init__(self, of: str | Sequence[str], group: str = "", classes: Sequence[str] = (), votes: int = 0) -> None:
         self.of = (of,) if isinstance(of, str) else tuple(of)
         if not self.of or bool(group) == bool(classes) or not 0 <= votes <= len(self.of):
             raise ExpertError(

@@ -16,12 +16,31 @@ import colorsys
 import tomllib
 from importlib.resources import files
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from edgekit_experts.dataset.names import closest
+from edgekit_experts.validation import first_fault
 from edgekit_runtime.errors import ExpertError
+from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Taxonomy
 
 _SHIPPED = ("dronescapes", "camvid", "cityscapes", "ade20k", "coco-panoptic", "mapillary")
+
+
+_Level = Annotated[int, Strict(), Field(ge=0, le=255)]
+
+
+class _Document(BaseModel):
+    """A file as it is written."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    ignore: Annotated[int, Strict()] = 255
+    classes: tuple[str, ...] | None = None
+    colours: dict[str, tuple[_Level, _Level, _Level]] | None = None
 
 
 def find_taxonomy(name: str) -> Taxonomy:
@@ -29,29 +48,31 @@ def find_taxonomy(name: str) -> Taxonomy:
     if name in TAXONOMIES:
         return TAXONOMIES[name]
     if not name.endswith(".toml"):
-        raise ExpertError(f"There is no taxonomy {name!r}.", hint=closest(name, TAXONOMIES))
+        hint = f"{closest(name, TAXONOMIES)} One of your own is the path of a .toml."
+        raise ExpertError(f"There is no taxonomy {name!r}.", hint=hint)
+    text = read_text(Path(name), "The taxonomy", ExpertError)
     try:
-        return parse_taxonomy(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_taxonomy(text)
+    except ValueError as error:
         raise ExpertError(
             f"{name} is no taxonomy: {error}.",
-            hint='It needs `name = "mine"` and `classes = ["a", "b"]`.',
+            hint='It needs name = "mine" and, under [colours], a line like ground = [120, 160, 80] for each class; '
+            'or name and classes = ["ground", "sky"].',
         ) from error
 
 
 def parse_taxonomy(text: str) -> Taxonomy:
     """Raises ValueError for anything malformed."""
-    table = tomllib.loads(text)
     try:
-        if "colours" in table:
-            classes = tuple(table["colours"])
-            colours = tuple(tuple(colour) for colour in table["colours"].values())
-        else:
-            classes = tuple(table["classes"])
-            colours = numbered_colours(len(classes))
-        return Taxonomy(str(table["name"]), classes, colours, int(table.get("ignore", 255)))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{error} is missing or of the wrong type") from error
+        document = _Document.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise ValueError(first_fault(error)) from error
+    if (document.colours is None) == (document.classes is None):
+        raise ValueError("its classes stand either in the table colours or in the list classes")
+    if document.colours is not None:
+        return Taxonomy(document.name, tuple(document.colours), tuple(document.colours.values()), document.ignore)
+    assert document.classes is not None
+    return Taxonomy(document.name, document.classes, numbered_colours(len(document.classes)), document.ignore)
 
 
 def numbered_colours(count: int) -> tuple[tuple[int, int, int], ...]:

@@ -10,13 +10,14 @@ import typer
 
 from edgekit.commands.location import DataArgument, DataOutput
 from edgekit.console import Advance, console, emit, progress
-from edgekit_runtime.errors import DataError, SourceError, UsageError
+from edgekit_runtime.errors import DataError, ExpertError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgekit_experts.config import Config
     from edgekit_experts.extract import ExtractOptions, ExtractReport, Progress
+    from edgekit_experts.graph import Graph
     from edgekit_experts.status import Status
     from edgekit_experts.video import VideoReader
 
@@ -113,8 +114,12 @@ def import_vre(
     if not folder.is_dir():
         raise SourceError(f"There is no folder {folder}.", hint="Check the path.")
     data = Dataset.create(output)
-    with progress("Import") as advance:
-        read(folder, data, split=split, taxonomies=taxonomies, on_frames=advance)
+    try:
+        with progress("Import") as advance:
+            read(folder, data, split=split, taxonomies=taxonomies, on_frames=advance)
+    except BaseException:
+        data.discard_empty()
+        raise
     _report(read_status(Dataset.open(output)), None, json)
 
 
@@ -223,24 +228,37 @@ def list_experts(context: typer.Context, json: Json = False) -> None:
 
 def graph(
     config: ConfigFile = None,
-    world: Annotated[bool, typer.Option("--world", help="The set for the synthetic world.")] = False,
+    world: Annotated[bool, typer.Option("--world", help="With what flights (world:SEED) bring along.")] = False,
     only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
     json: Json = False,
 ) -> None:
     """Draw a configuration as a mermaid graph."""
     from edgekit_experts.graph import build_graph
+    from edgekit_experts.world.modalities import TRUTH
 
-    streams: Sequence[Any] = ()
-    if world:
-        from edgekit_experts.world.modalities import TRUTH
-
-        streams = TRUTH
-    built = build_graph(_config(config, ["world:0"] if world else []), streams, _names(only))
+    chosen, wanted = _config(config, ["world:0"] if world else []), _names(only)
+    try:
+        built = build_graph(chosen, TRUTH if world else (), wanted)
+    except ExpertError as error:
+        built = _flight_graph(chosen, wanted, error)
     if json:
         nodes = {node.name: {"expert": node.declaration.expert, "needs": list(node.inputs)} for node in built.nodes}
         emit({"modalities": nodes, "mermaid": built.mermaid()})
     else:
         typer.echo(built.mermaid(), nl=False)
+
+
+def _flight_graph(config: Config, only: Sequence[str], otherwise: ExpertError) -> Graph:
+    """The graph with what flights bring along; raises `otherwise` where that is not what was missing."""
+    from edgekit_experts.graph import build_graph
+    from edgekit_experts.world.modalities import TRUTH
+
+    try:
+        built = build_graph(config, TRUTH, only)
+    except ExpertError:
+        raise otherwise from None
+    console.print("Drawn for flights (world:SEED): this configuration needs what they bring along.")
+    return built
 
 
 def _config(path: Path | None, sources: Sequence[str]) -> Config:
