@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from edgekit.cli import main
 from edgekit.commands import data as commands
 from edgekit_runtime.errors import EdgekitError
 
@@ -113,18 +114,71 @@ def test_view_writes_what_its_ending_says(clip: Path, tmp_path: Path) -> None:
     edgekit("extract", clip, "-o", tmp_path / "data", "--frames", "0:4")
     document = json.loads(edgekit("view", tmp_path / "data", "-o", tmp_path / "x.png", "--frame", "2", "--json"))
     assert document["modalities"] == ["rgb", "hsv", "dis_flow", "canny"]
+    assert (document["frames"], document["missing"]) == ([2, 3], {})
     edgekit("view", tmp_path / "data", "-o", tmp_path / "x.mp4", "--frames", "0:4", "--only", "rgb,canny")
     assert (tmp_path / "x.png").stat().st_size > 1000
     assert (tmp_path / "x.mp4").stat().st_size > 1000
     for arguments, message in (
         (("x.gif",), "neither .png nor .mp4"),
-        (("x.png", "--frame", "70"), "has 70 frames"),
-        (("x.mp4", "--frames", "80:90"), "has 70 frames"),
+        (("x.png", "--frame", "70"), r"Frame 70 is not there: clip has 70 frames.\nOf these, 0 to 3 are made"),
+        (("x.png", "--frame", "4"), r"Frame 4 is not there: clip has 70 frames.\nOf these, 0 to 3 are made"),
+        (("x.mp4", "--frames", "80:90"), r"None of the frames 80:90 is there: clip has 70"),
+        (("x.mp4", "--frames", "4:9"), r"None of the frames 4:9 is there.*\nOf these, 0 to 3"),
         (("x.png", "--video", "clop"), "no video 'clop'"),
         (("x.png", "--only", "rbg"), "no modality 'rbg'"),
     ):
         with pytest.raises(EdgekitError, match=message):
             edgekit("view", tmp_path / "data", "-o", *arguments)
+
+
+def test_view_says_what_it_drew_and_what_was_not_there(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    edgekit("extract", clip, "-o", data, "--frames", "0:4", "--only", "rgb,canny")
+    edgekit("extract", clip, "-o", data, "--frames", "10:11", "--only", "rgb")
+
+    def said(*arguments: str) -> list[str]:
+        main(["view", str(data), "-o", *arguments])
+        return capsys.readouterr().err.splitlines()
+
+    drawn = tmp_path / "x.png"
+    assert said(str(drawn)) == [f"{drawn}: frame 2 of clip: rgb, canny"]
+    assert said(str(drawn), "--frame", "10") == [
+        f"{drawn}: frame 10 of clip: rgb, canny",
+        "Not there, so left black: canny.",
+    ]
+    film = tmp_path / "x.mp4"
+    assert said(str(film), "--frames", "2:11")[1:] == [
+        f"{film}: frames 2 to 10 of clip: rgb, canny",
+        "Not there, so left black: rgb (6 frames), canny (7 frames).",
+    ]
+    assert "Of these, 0 to 3, 10 are made" in said(str(drawn), "--frame", "7")[1]
+
+
+def test_status_is_readable_at_80_columns(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = clip.with_name("a_recording_with_a_name_as_cameras_give_them_2024-05-17T10-33-12.mp4")
+    clip.rename(long)
+    data = tmp_path / "data"
+    main(["extract", str(long), "-o", str(data), "--frames", "0:4", "--only", "rgb,dis_flow"])
+    capsys.readouterr()
+    main(["status", str(data)])
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[0] == f"{long.stem}: 70 frames, 64x48, 25 fps, train"
+    assert lines[1].split() == ["modality", "expert", "done", "not", "made", "failed", "stale", "MB"]
+    assert lines[2].split()[:4] == ["dis_flow", "dis_flow", "4", "66"]
+    assert said.err.startswith("Not made: not asked for")
+    assert max(len(line) for line in lines[1:]) <= 80
+    main(["extract", str(long), "-o", str(data)])
+    assert "Not made" not in capsys.readouterr().err
+
+
+def test_a_folder_of_videos_is_told_from_one_of_pictures(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(EdgekitError, match="is a folder of videos") as caught:
+        edgekit("extract", clip.parent, "-o", tmp_path / "data")
+    assert f"edgekit extract {clip.parent}/*.mp4 -o {tmp_path / 'data'}" in caught.value.hint
+    assert not (tmp_path / "data").exists()
 
 
 def test_import_and_export(clip: Path, tmp_path: Path) -> None:

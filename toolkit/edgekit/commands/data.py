@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgekit_experts.config import Config
+    from edgekit_experts.dataset import Video
     from edgekit_experts.extract import ExtractOptions, ExtractReport, Progress
     from edgekit_experts.graph import Graph
-    from edgekit_experts.status import Status
+    from edgekit_experts.status import ModalityStatus, Status
     from edgekit_experts.video import VideoReader
 
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Which experts: a TOML file.")]
@@ -27,6 +28,9 @@ Workers = Annotated[int, typer.Option(min=0, help="Units computed at a time; 0: 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 _SHOWN_FAILURES = 5
+_TITLES = ("modality", "expert", "done", "not made", "failed", "stale", "MB")
+_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"})
 
 
 class Engine(StrEnum):
@@ -74,6 +78,8 @@ def extract(
 
     options = ExtractOptions(_names(only), _span(frames), workers, split, engine.value, gpus)
     wanted_size = _size(size)
+    for uri in videos:
+        _refuse_folder_of_videos(uri, output)
     readers = [open_video(uri, wanted_size) for uri in videos]
     _run(readers, output, _config(config, videos), options, json)
 
@@ -114,12 +120,8 @@ def import_vre(
     if not folder.is_dir():
         raise SourceError(f"There is no folder {folder}.", hint="Check the path.")
     data = Dataset.create(output)
-    try:
-        with progress("Import") as advance:
-            read(folder, data, split=split, taxonomies=taxonomies, on_frames=advance)
-    except BaseException:
-        data.discard_empty()
-        raise
+    with data.nothing_left_empty(), progress("Import") as advance:
+        read(folder, data, split=split, taxonomies=taxonomies, on_frames=advance)
     _report(read_status(Dataset.open(output)), None, json)
 
 
@@ -154,7 +156,12 @@ def status(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with pictures, too.")] = None,
     json: Json = False,
 ) -> None:
-    """Show what is done, missing, failed and stale."""
+    """Show how many frames of each modality are done, not made, failed and stale.
+
+    Not made: nobody has asked for them (extract --frames), a run was interrupted before them, or the source holds
+    nothing for them. Failed: the expert raised an error, which is shown. Stale: made with parameters, tables or
+    networks that have changed since. The next extract makes what can be made of all these.
+    """
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.status import read_status
 
@@ -188,23 +195,57 @@ def view(
     if output.suffix.lower() == ".png":
         made = frames_made(chosen, names)
         index = made[len(made) // 2] if frame is None else frame
-        if index >= chosen.frames:
-            raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
+        if index not in made:
+            raise _not_there(chosen, f"Frame {index} is not there", made)
         write_png(chosen, index, names, output)
+        span = range(index, index + 1)
     elif output.suffix.lower() == ".mp4":
         first, end = _span(frames)
         made = frames_made(chosen, names)
         span = range(chosen.frames)[first:end] if frames else range(made[0], made[-1] + 1)
-        if not span:
-            raise UsageError(f"{chosen.name} has {chosen.frames} frames.", hint="Frames are numbered from 0.")
+        if not set(made).intersection(span):
+            raise _not_there(chosen, f"None of the frames {frames} is there", made)
         with progress("View", len(span)) as advance:
             write_mp4(chosen, span, names, output, advance)
     else:
         raise UsageError(f"{output} is neither .png nor .mp4.", hint="The ending decides what is written.")
+    holes = {name: count for name in names if (count := int((~chosen.done(name)[span.start : span.stop]).sum()))}
     if json:
-        emit({"output": str(output), "video": chosen.name, "modalities": names})
-    else:
-        console.print(f"{output}: {', '.join(names)}", markup=False)
+        emit(
+            {
+                "output": str(output),
+                "video": chosen.name,
+                "frames": [span.start, span.stop],
+                "modalities": names,
+                "missing": holes,
+            }
+        )
+        return
+    drawn = f"frame {span.start}" if len(span) == 1 else f"frames {span.start} to {span.stop - 1}"
+    console.print(f"{output}: {drawn} of {chosen.name}: {', '.join(names)}", markup=False)
+    if holes:
+        listed = ", ".join(name if len(span) == 1 else f"{name} ({count} frames)" for name, count in holes.items())
+        console.print(f"Not there, so left black: {listed}.", markup=False)
+
+
+def _not_there(video: Video, what: str, made: Sequence[int]) -> UsageError:
+    shown = ", ".join(f"{first} to {last}" if last > first else str(first) for first, last in _spans(made)[:8])
+    more = " and more" if len(_spans(made)) > 8 else ""
+    return UsageError(
+        f"{what}: {video.name} has {video.frames} frames.",
+        hint=f"Of these, {shown}{more} are made; `edgekit extract --frames FIRST:END` adds others.",
+    )
+
+
+def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of consecutive numbers, (first, last) each."""
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1] = spans[-1][0], number
+        else:
+            spans.append((number, number))
+    return spans
 
 
 def list_experts(context: typer.Context, json: Json = False) -> None:
@@ -261,6 +302,21 @@ def _flight_graph(config: Config, only: Sequence[str], otherwise: ExpertError) -
     return built
 
 
+def _refuse_folder_of_videos(uri: str, output: str) -> None:
+    """Raises SourceError with the command that was meant; a folder that is a source holds the frames of one video."""
+    folder = Path(uri)
+    if not folder.is_dir():
+        return
+    endings = {path.suffix for path in folder.iterdir() if path.is_file()}
+    films = sorted(ending for ending in endings if ending.lower() in _VIDEOS)
+    if films and not (folder / "rgb").is_dir() and not any(ending.lower() in _PICTURES for ending in endings):
+        globs = " ".join(str(folder / f"*{ending}") for ending in films)
+        raise SourceError(
+            f"{uri} is a folder of videos; a folder is read as the pictures of one.",
+            hint=f"Name the files: edgekit extract {globs} -o {output}",
+        )
+
+
 def _config(path: Path | None, sources: Sequence[str]) -> Config:
     from edgekit_experts.config import DEFAULT, WORLD, load_config, shipped_config
     from edgekit_experts.video import is_world
@@ -303,17 +359,7 @@ def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | 
             document |= {"bottleneck": run.spent.bottleneck, "notes": run.notes}
         emit(document)
         return
-    from rich.table import Table
-
-    table = Table("video", "split", "modality", "expert", "done", "missing", "failed", "stale", "MB", box=None)
-    for video in status.videos:
-        name, split = f"{video.name} ({video.frames} frames)", video.split
-        for row in video.modalities:
-            counts = (str(count or "") for count in (row.missing, row.failed, row.stale))
-            size = f"{row.bytes / 1e6:.1f}"
-            table.add_row(name, split, row.name, row.expert, str(row.done), *counts, size)
-            name = split = ""
-    _stdout().print(table)
+    _show_tables(status)
     for video in status.videos:
         for row in video.modalities:
             for frame, message in list(row.failures.items())[:_SHOWN_FAILURES]:
@@ -329,6 +375,42 @@ def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | 
         console.print(f"Note: {note}", markup=False)
     if page:
         console.print(f"Page: {page}", markup=False)
+
+
+def _show_tables(status: Status) -> None:
+    """One table for each video, all with the same columns; readable at 80 columns."""
+    from rich.table import Table
+
+    out = _stdout()
+    rows = [row for video in status.videos for row in video.modalities]
+    widths = [max((len(text) for text in column), default=0) for column in zip(*_cells(rows), strict=True)]
+    for video in status.videos:
+        height, width = video.size
+        out.print(
+            f"{video.name}: {video.frames} frames, {width}x{height}, {video.fps:.4g} fps, {video.split}", markup=False
+        )
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+        for title, least in zip(_TITLES, widths, strict=False):
+            left = title in ("modality", "expert")
+            table.add_column(title, min_width=least, justify="left" if left else "right", overflow="fold")
+        for cells in _cells(video.modalities):
+            table.add_row(*cells)
+        out.print(table)
+    if any(row.missing for row in rows):
+        console.print("Not made: not asked for, not reached, or not in the source (status --help).")
+
+
+def _cells(rows: Sequence[ModalityStatus]) -> list[tuple[str, ...]]:
+    return [
+        (
+            row.name,
+            row.expert,
+            str(row.done),
+            *(str(count or "") for count in (row.missing, row.failed, row.stale)),
+            f"{row.bytes / 1e6:.1f}",
+        )
+        for row in rows
+    ]
 
 
 def _stdout() -> Any:
