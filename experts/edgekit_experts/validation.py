@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -63,6 +64,19 @@ def parameter_fault(constructor: Callable[..., Any], key: str, value: object) ->
     except ValidationError as error:
         return first_fault(error, key)
     return ""
+
+
+def size_of(value: object) -> object:
+    """(height, width) from `WIDTHxHEIGHT`, the one way in which people write sizes; for pydantic's BeforeValidator.
+
+    What is no text is passed on as it is: code hands over (height, width). Raises ValueError for other texts.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
+    if not match:
+        raise ValueError("a size is written WIDTHxHEIGHT, such as 960x544")
+    return int(match[2]), int(match[1])
 
 
 def _shown(value: object) -> str:

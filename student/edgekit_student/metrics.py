@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,11 @@ import numpy.typing as npt
 
 Labels = npt.NDArray[np.integer[Any]]
 Confusion = npt.NDArray[np.int64]
+
+# A person wants to be told when a model has gone less than this part of the way from the best constant answer to a
+# perfect one, or gives one answer for more than that share of all pixels.
+LITTLE = 0.2
+NEARLY_ALL = 0.95
 
 
 def confusion(prediction: Labels, target: Labels, classes: int, ignore: int) -> Confusion:
@@ -45,3 +51,30 @@ def pixel_accuracy(table: Confusion) -> float:
     """Share of counted pixels that are right, 0..1; NaN when nothing was counted."""
     total = int(table.sum())
     return float(np.trace(table[:, : table.shape[0]]) / total) if total else float("nan")
+
+
+def constant_miou(table: Confusion) -> float:
+    """mIoU of the best answer that is the same for every pixel, 0..1; NaN when nothing was counted."""
+    target = table.sum(axis=1)
+    present = int((target > 0).sum())
+    return float(target.max() / target.sum() / present) if present else float("nan")
+
+
+def doubts(table: Confusion, classes: Sequence[str], against: str, *, told_apart: bool = True) -> tuple[str, ...]:
+    """What speaks against a model with this confusion table, in words; empty where nothing does.
+
+    `against` names the target. Where the target is the model's own answer in another form, mIoU says nothing about
+    what was learnt: `told_apart` is False then, and only the answers are looked at.
+    """
+    found = []
+    score, constant = miou(table), constant_miou(table)
+    if told_apart and score - constant < LITTLE * (1 - constant):
+        found.append(
+            f"its mIoU against {against} is only {100 * score:.1f} %, one class everywhere would have "
+            f"{100 * constant:.1f} %"
+        )
+    said = table[:, : len(classes)].sum(axis=0) / max(1, int(table.sum()))
+    most = int(said.argmax())
+    if said[most] > NEARLY_ALL:
+        found.append(f"it answers {classes[most]!r} for {said[most]:.1%} of all pixels")
+    return tuple(found)

@@ -7,9 +7,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.files import read_text
+
+_PAGE = "docs/training.md lists all settings."
 
 
 class _Table(BaseModel):
@@ -44,7 +48,9 @@ class Optimisation(_Table):
 class Augmentation(_Table):
     """Random crops of a random scale, mirrored at random; colour changes touch RGB only."""
 
-    crop: tuple[int, int] | None = Field(None, description="(height, width); None: the whole frame")
+    crop: Annotated[tuple[int, int], BeforeValidator(size_of)] | None = Field(
+        None, description="WIDTHxHEIGHT; else the whole frame"
+    )
     scale: tuple[float, float] = (0.75, 1.5)
     mirror: bool = True
     brightness: float = Field(0.25, ge=0, lt=1)
@@ -104,38 +110,40 @@ def read_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> 
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"The settings {path} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not valid TOML: {error}.") from error
+            table = tomllib.loads(read_text(path, "The settings", UsageError))
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{path} is not valid TOML: {error}.", hint="See https://toml.io.") from error
         section = "train" if kind is TrainSettings else "distill"
         if table.keys() & {"train", "distill"}:
             table = table.get(section, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"{path}: {section} must be a table, [{section}].", hint=_PAGE)
     for key, value in overrides.items():
         if value is not None:
             _put(table, key.split("__"), value)
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        raise UsageError(*_explain(kind, error, path)) from error
+        raise _explain(kind, error, path) from error
 
 
 def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            return  # which validation will not let pass
     table[keys[-1]] = value
 
 
-def _explain(kind: type[BaseModel], error: ValidationError, path: Path | None) -> tuple[str]:
+def _explain(kind: type[BaseModel], error: ValidationError, path: Path | None) -> UsageError:
     first = error.errors()[0]
-    *parents, key = [str(part) for part in first["loc"]]
     where = f"{path}: " if path else ""
     if first["type"] != "extra_forbidden":
-        return (f"{where}{'.'.join([*parents, key])}: {first['msg'].lower()}.",)
+        return UsageError(f"{where}{first_fault(error)}.", hint=_PAGE)
+    *parents, key = [str(part) for part in first["loc"]]
     model: Any = kind
     for parent in parents:
         model = model.model_fields[parent].annotation
     close = get_close_matches(key, model.model_fields, n=1)
-    suggestion = f" Did you mean {close[0]!r}?" if close else f" Known keys: {', '.join(model.model_fields)}."
-    return (f"{where}there is no setting {'.'.join([*parents, key])!r}.{suggestion}",)
+    suggestion = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(model.model_fields)}."
+    return UsageError(f"{where}there is no setting {'.'.join([*parents, key])!r}.", hint=f"{suggestion} {_PAGE}")

@@ -91,10 +91,10 @@ def test_an_open_size_has_to_be_said_and_answers_come_back_at_the_size_of_the_fr
     path = write_network(tmp_path / "open.onnx", [1, 3, None, None], np.array([[0, 1, 0]]))
     with pytest.raises(ExpertError, match="any size"):
         answer(Model(str(path), "depth"), frames)
-    half = answer(Model(str(path), "depth", size=[20, 30]), frames)
+    half = answer(Model(str(path), "depth", size="30x20"), frames)
     assert np.abs(half.astype(np.float64) - frames[..., 1:2] / 255).mean() < 0.03
     fixed = write_network(tmp_path / "fixed.onnx", [1, 3, 8, 8], np.array([[0, 1, 0]]))
-    with pytest.raises(ExpertError, match="8×8 only"):
+    with pytest.raises(ExpertError, match="8x8 only"):
         answer(Model(str(fixed), "depth", size=[20, 30]), frames)
 
 
@@ -131,7 +131,8 @@ def test_other_weights_make_other_frames(tmp_path: Path) -> None:
         ({"kind": "labels"}, "need a taxonomy"),
         ({"kind": "depth", "taxonomy": "camvid"}, "need a taxonomy"),
         ({"kind": "depth", "std": [0, 1, 1]}, "std"),
-        ({"kind": "depth", "size": [8]}, r"\[height, width\]"),
+        ({"kind": "depth", "size": [8]}, "is no size"),
+        ({"kind": "depth", "size": "8*8"}, "WIDTHxHEIGHT"),
         ({"kind": "depth", "output": 1}, "output number 1"),
         ({"kind": "depth", "path": "none.onnx"}, "no network at none.onnx"),
         ({"kind": "depth", "path": "{broken}"}, "cannot be read as a network"),

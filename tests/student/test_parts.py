@@ -12,7 +12,7 @@ from edgekit_student.batches import batch_indices
 from edgekit_student.encoding import decode, encode
 from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
-from edgekit_student.metrics import class_iou, confusion, miou, pixel_accuracy
+from edgekit_student.metrics import class_iou, confusion, constant_miou, doubts, miou, pixel_accuracy
 from edgekit_student.settings import Augmentation
 
 SCENE = Taxonomy("scene", ("ground", "sky", "thing"), ((0, 255, 0), (0, 255, 255), (255, 0, 0)))
@@ -143,3 +143,21 @@ def test_a_mirrored_flow_points_the_other_way() -> None:
     assert signs == {(1, 1), (-1, 1)}
     doubled = augment({"flow": flow}, modalities, settings, np.random.default_rng(0))["flow"]
     assert np.allclose(np.abs(doubled), 2.0)
+
+
+def test_a_model_that_has_learnt_little_is_doubted_in_words() -> None:
+    names = ("ground", "sky", "thing")
+    good = np.array([[90, 5, 5, 0], [5, 45, 0, 0], [5, 0, 45, 0]])
+    assert doubts(good, names, "the labels") == ()
+    # Twice as much ground as sky and thing: "ground" everywhere has an IoU of a half in one of three classes.
+    assert constant_miou(good) == pytest.approx(1 / 6)
+    poor = np.array([[60, 20, 20, 0], [25, 15, 10, 0], [25, 10, 15, 0]])
+    (doubt,) = doubts(poor, names, "the labels")
+    assert doubt == (
+        f"its mIoU against the labels is only {100 * miou(poor):.1f} %, one class everywhere would have 16.7 %"
+    )
+    constant = np.array([[100, 0, 0, 0], [50, 0, 0, 0], [49, 1, 0, 0]])
+    assert [doubt.split(" for ")[0] for doubt in doubts(constant, names, "the labels")][1] == "it answers 'ground'"
+    # Against its own answers in another form, only what it answers counts.
+    assert doubts(poor, names, "", told_apart=False) == ()
+    assert len(doubts(constant, names, "", told_apart=False)) == 1

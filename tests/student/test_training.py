@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from edgekit.cli import main
 from edgekit.commands.training import score_model
 from edgekit_experts.dataset import Dataset
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
@@ -206,10 +209,66 @@ def test_an_unknown_modality_is_named_with_what_there_is(scene: Path, tmp_path: 
         ("[train]\nnetwrk = 'x'", "Did you mean 'network'"),
         ("[train.optimisation]\nbatch = 0", "optimisation.batch"),
         ("[train", "not valid TOML"),
+        ("train = 3", r"train must be a table, \[train\]"),
+        ("[train]\noptimisation = 3", "optimisation must be a table, not 3|optimisation = 3: input should be"),
+        ("[train]\nmasking = 'half'", "masking"),
+        ("[train.augmentation]\ncrop = '416'", "crop = '416': a size is written WIDTHxHEIGHT"),
+        ("[train.augmentation]\ncrop = 416", "augmentation.crop must be a list"),
+        ("[train.optimisation]\nlearning_rate = 'fast'", "optimisation.learning_rate must be a number, not 'fast'"),
     ],
 )
 def test_a_mistake_in_the_settings_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.toml"
     path.write_text(text)
-    with pytest.raises(UsageError, match=message):
-        read_settings(TrainSettings, path)
+    with pytest.raises(UsageError, match=message) as caught:
+        read_settings(TrainSettings, path, optimisation__steps=3)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_sizes_are_written_as_width_by_height(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text('[train.augmentation]\ncrop = "416x256"')
+    assert read_settings(TrainSettings, path).augmentation.crop == (256, 416)
+
+
+def test_what_is_no_label_map_cannot_be_scored_and_the_error_says_why(scene: Path) -> None:
+    with pytest.raises(UsageError, match="'depth' is of kind depth: only labels") as caught:
+        score_model("expert:depth", Dataset.open(scene), "val")
+    assert "label_map" not in str(caught.value)
+
+
+def test_a_student_tells_how_well_it_has_learnt(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(scene, tmp_path / "run", short(40))
+    settings = '[augmentation]\ncrop = "96x64"\n[ensemble]\nmembers = 2\n[optimisation]\nbatch = 4\nema = 0.9\n'
+    (tmp_path / "distill.toml").write_text(settings)
+
+    def distilled(folder: Path, steps: int) -> tuple[dict[str, Any], list[str]]:
+        capsys.readouterr()
+        arguments = ["distill", tmp_path / "run", scene, "-o", folder, "--student", "edge-150k", "--steps", steps]
+        status = main([*map(str, arguments), "-c", str(tmp_path / "distill.toml"), "--device", "cpu", "--json"])
+        said = capsys.readouterr()
+        assert status == 0, said.err
+        return json.loads(said.out)["learnt"], said.err.splitlines()
+
+    learnt, said = distilled(tmp_path / "good", 60)
+    assert learnt == read_config(tmp_path / "good").provenance["learnt"]
+    assert learnt["doubts"] == []
+    assert 0.3 < learnt["miou"] <= 1
+    # Each stage shows its own count and time: the second begins when the first has ended.
+    assert [line.split(" in ")[0] for line in said] == ["Pseudo-labels: 6", "Student: 60"]
+
+
+def test_a_student_that_answers_one_class_everywhere_is_warned_of(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Dataset.open(scene)
+    with data.writing("train") as video:
+        video.write("vote", 0, np.zeros_like(video.read_many("vote", 0, video.frames)))
+    trained(scene, tmp_path / "run", short(20))
+    arguments = ["distill", tmp_path / "run", scene, "-o", tmp_path / "bad", "--student", "edge-150k", "--steps", 20]
+    assert main([*map(str, arguments), "--batch", "4", "--members", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "Warning: this student has learnt little: it answers 'ground' for " in said
+    assert read_config(tmp_path / "bad").provenance["learnt"]["doubts"]

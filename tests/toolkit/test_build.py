@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,10 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
 from edgekit.build import Built, build
 from edgekit.candidates import make_candidate
+from edgekit.commands.build import _show as show
 from edgekit.export import Exporter
+from edgekit.locate import DEFAULT_BUNDLE
 from edgekit.material import gather
 from edgekit.profiles import Profile, load_profile
 from edgekit_experts.taxonomies import CAMVID, DRONESCAPES
@@ -118,6 +123,50 @@ def test_without_labels_in_the_students_classes_candidates_are_compared_with_fp3
     assert rows["fp32"]["accuracy_metric"] == "miou against fp32"
     assert rows["fp32"]["accuracy"] == 1.0
     assert 0.5 < rows["bf16"]["accuracy"] <= 1.0
+
+
+def test_a_student_that_has_learnt_nothing_is_built_with_a_warning_that_run_repeats(
+    edgekit: Callable[..., Any],
+    student_folder: Path,
+    profile: Profile,
+    profile_file: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = load_student(student_folder)
+    with torch.no_grad():  # whatever it sees: the third class
+        head = [module for module in student.network.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+        head.weight.zero_()
+        head.bias.zero_()
+        head.bias[2] = 9.0
+    student.save(tmp_path / "student")
+    monkeypatch.chdir(tmp_path)
+    answer = edgekit("build", "--profile", profile_file, "--data", data)
+    assert answer.status == 0, answer.err
+    wrapped = " ".join(answer.err.split())
+    assert "Student: student, the newest below this folder" in wrapped
+    assert "Warning: this student has learnt little: its mIoU against the labels is only" in wrapped
+    assert f"it answers {DRONESCAPES.classes[2]!r} for 100.0% of all pixels" in wrapped
+    ran = edgekit("run", "--source", "test:?fps=0", "--frames", "2", "--sink", "null")
+    assert ran.status == 0, ran.err
+    assert "Warning: this student has learnt little" in ran.err
+    assert f"The one that comes with edgekit: --bundle {DEFAULT_BUNDLE}" in ran.err
+
+
+def test_the_table_of_a_build_fits_into_80_columns(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in (80, 200):
+        page = Console(width=width, file=io.StringIO(), color_system=None)
+        monkeypatch.setattr("edgekit.commands.build.console", page)
+        show(built)
+        lines = page.file.getvalue().splitlines()
+        head = next(line for line in lines if line.startswith("candidate"))
+        assert head.split()[-3:] == ["%", "kB", "verdict"]
+        rows = [line for line in lines if line.startswith(("openvino ", "onnxruntime "))]
+        assert sum("ships" in line for line in rows) == 1
+        assert sum("fallback" in line for line in rows) == 1
+        assert not any("…" in line for line in lines)
+        assert max(map(len, rows)) <= 80
 
 
 def test_generic_cpu_builds_for_onnx_runtime_alone(student_folder: Path, data: Path, tmp_path: Path) -> None:

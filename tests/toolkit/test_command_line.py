@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,6 +173,40 @@ def test_progress_without_a_terminal_is_a_line_not_a_bar(capsys: pytest.CaptureF
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith("Counting: 500 in ")
+
+
+def test_a_stage_ends_where_the_next_begins_and_an_error_ends_it_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.Stages() as stages:
+        stages.begin("First")
+        stages.advance()
+        stages.begin("Second", 2)
+        assert capsys.readouterr().err.startswith("First: 1 in ")
+        stages.advance(2)
+    assert capsys.readouterr().err.startswith("Second: 2 in ")
+
+    def fail() -> None:
+        with console.Stages() as third:
+            third.begin("Third")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert capsys.readouterr().err == ""
+
+
+def test_run_says_which_bundle_it_takes_and_how_good_it_is(
+    edgekit: Callable[..., Any], built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("run", "--source", "test:?fps=0", "--frames", "2", "--sink", "null")
+    said = edgekit(*arguments).err.splitlines()
+    assert said[0].startswith("Bundle: the one that comes with edgekit (or --bundle FILE); mIoU ")
+    bundle = tmp_path / "build" / "small" / built.bundle.name
+    bundle.parent.mkdir(parents=True)
+    shutil.copy(built.bundle, bundle)
+    said = edgekit(*arguments).err.splitlines()
+    assert said[0].startswith(f"Bundle: build/small/{built.bundle.name}, the newest build (or --bundle FILE); mIoU ")
+    assert said[0].endswith("% against the labels of its data set.")
 
 
 def test_run_writes_a_video_and_its_figures(edgekit: Callable[..., Any], built: Built, tmp_path: Path) -> None:

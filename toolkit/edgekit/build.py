@@ -30,6 +30,7 @@ from edgekit_runtime.errors import BuildError, EdgekitError
 from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
+from edgekit_student.metrics import doubts, miou
 from edgekit_student.student import load_student
 
 GOLDEN_FRAMES = 8
@@ -47,13 +48,19 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished build; `candidates` are the rows of the manifest, see `gate.candidate_table`."""
+    """A finished build; `candidates` are the rows of the manifest, see `gate.candidate_table`; `doubts` say in words
+    what speaks against the student.
+    """
 
     bundle: Path
     manifest: Manifest
     skipped: tuple[Skipped, ...]
     origin: str
     seconds: float
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        return tuple(self.manifest.provenance["doubts"])
 
     @property
     def candidates(self) -> tuple[Any, ...]:
@@ -109,7 +116,10 @@ def build(
         variants=tuple(_variant(row) for row in shipped),
         files=file_entries(files),
         candidates=tuple(gate.candidate_table(rows, profile, chosen, fallback, metric)),
-        provenance=_provenance(student_folder, student.config.provenance, exporter, material),
+        provenance={
+            **_provenance(student_folder, student.config.provenance, exporter, material),
+            "doubts": list(chosen.doubts),
+        },
         display={"target_fps": profile.target_fps},
     )
     write_zip(path, manifest, files)
@@ -168,7 +178,7 @@ def _measure(exporter: Exporter, made: Sequence[Candidate], material: Material) 
     if baseline is None:
         return [], skipped
     targets = trial.targets_of(material.judged, baseline)
-    best = trial.score(baseline, targets, taxonomy)
+    best = miou(trial.tally(baseline, targets, taxonomy))
     if not np.isfinite(best):
         raise BuildError(
             "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
@@ -176,9 +186,13 @@ def _measure(exporter: Exporter, made: Sequence[Candidate], material: Material) 
     rows = []
     for candidate in made:
         if candidate.key in engines:
-            found = trial.score(maps[candidate.key], targets, taxonomy)
+            table = trial.tally(maps[candidate.key], targets, taxonomy)
+            found = miou(table)
             p50, p95 = np.percentile(spent[candidate.key], (50, 95))
-            rows.append(Measured(candidate, float(p50), float(p95), found, best - found, agreement[candidate.key]))
+            against = doubts(table, taxonomy.classes, "the labels", told_apart=material.labelled)
+            rows.append(
+                Measured(candidate, float(p50), float(p95), found, best - found, agreement[candidate.key], against)
+            )
     return rows, skipped
 
 

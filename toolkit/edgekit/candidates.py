@@ -25,7 +25,7 @@ from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.modality import Taxonomy
-from edgekit_student.metrics import Confusion, confusion, miou
+from edgekit_student.metrics import Confusion, confusion
 
 WARM_UP = 8
 BLOCKS, BLOCK = 12, 5
@@ -57,7 +57,8 @@ class Measured:
     """What was found out about a candidate on this machine.
 
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
-    the baseline. `agreement` is the share of pixels of the golden frames whose class is PyTorch's.
+    the baseline. `agreement` is the share of pixels of the golden frames whose class is PyTorch's. `doubts` say in
+    words what speaks against what the student has learnt.
     """
 
     candidate: Candidate
@@ -66,6 +67,7 @@ class Measured:
     miou: float
     drop: float
     agreement: float
+    doubts: tuple[str, ...] = ()
 
 
 def make_candidate(exporter: Exporter, engine: EngineName, precision: Precision, calibration: Frames) -> Candidate:
@@ -193,8 +195,8 @@ def class_maps(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[
     return [engine.infer(image[None])["labels"][0].astype(np.uint8) for image in images]
 
 
-def score(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> float:
-    """mIoU 0..1 at the targets' resolution: class maps are enlarged as the overlay does it, by nearest pixel."""
+def tally(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> Confusion:
+    """Confusion at the targets' resolution: class maps are enlarged as the overlay does it, by nearest pixel."""
     classes = len(taxonomy)
     total: Confusion = np.zeros((classes, classes + 1), np.int64)
     for found, target in zip(maps, targets, strict=True):
@@ -203,7 +205,7 @@ def score(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxon
             size = (target.shape[1], target.shape[0])
             enlarged = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST))
         total = total + confusion(enlarged, target, classes, taxonomy.ignore)
-    return miou(total)
+    return total
 
 
 def targets_of(judged: Sequence[Judged], baseline: Sequence[ClassMap]) -> list[ClassMap]:

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -42,6 +43,37 @@ def progress(title: str, total: int | None = None) -> Iterator[Advance]:
             yield advance
     else:
         yield from _plain(title, total)
+
+
+class Stages:
+    """Steps that follow one another within one call: each shows its own progress and its own time.
+
+    >>> with Stages() as stages:
+    ...     stages.begin("Pseudo-labels", total=64)
+    ...     stages.advance()
+    ...     stages.begin("Student", total=500)  # ends the one before
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._advance: Advance | None = None
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def begin(self, title: str, total: int | None = None) -> None:
+        self._stack.close()
+        self._advance = self._stack.enter_context(progress(title, total))
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Of the stage that has begun last."""
+        assert self._advance is not None, "begin() comes first"
+        self._advance(steps, note)
 
 
 def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterator[Any]:

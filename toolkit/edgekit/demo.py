@@ -98,6 +98,10 @@ def show(demo: Demo) -> None:
     for row in demo.rows:
         table.add_row(row.name, f"{100 * row.miou:.1f}", "" if row.ms is None else f"{row.ms:.1f}")
     console.print(table)
+    console.print(
+        f"After so short a training, an ensemble of {MEMBERS} masks may be no better than one pass:\n"
+        "each mask hides inputs that the network has hardly learnt to do without."
+    )
     if not demo.beaten:
         console.print("Failed: the student as built is not better than each expert that it learnt from.", style="red")
     spent = ", ".join(f"{name} {value:.0f}" for name, value in demo.seconds.items())
@@ -156,7 +160,7 @@ def _train(data: Dataset, run: Path) -> None:
 
 
 def _distill(data: Dataset, run: Path, student: Path) -> None:
-    from edgekit.commands.training import step_reporter
+    from edgekit.commands.training import distilling
     from edgekit_student.distill import distill
     from edgekit_student.phg_mae import load_phg_mae
     from edgekit_student.settings import DistillSettings, read_settings
@@ -171,8 +175,7 @@ def _distill(data: Dataset, run: Path, student: Path) -> None:
         optimisation={**OPTIMISATION, "steps": STUDENT_STEPS},
     )
     teacher = load_phg_mae(run)
-    frames = TRAIN_FRAMES * len(SEEDS) * len(TRAIN_PATHS)
-    with progress("Pseudo-labels", frames) as taught, progress("Student", STUDENT_STEPS) as advance:
+    with distilling(STUDENT_STEPS) as (on_teaching, on_progress):
         distill(
             teacher,
             data,
@@ -181,8 +184,8 @@ def _distill(data: Dataset, run: Path, student: Path) -> None:
             parent=f"{run.name}@{teacher.config.weights_sha256[:16]}",
             device="cpu",
             resume=True,
-            on_teaching=lambda done, total: taught(),
-            on_progress=step_reporter(advance),
+            on_teaching=on_teaching,
+            on_progress=on_progress,
         )
 
 

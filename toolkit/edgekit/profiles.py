@@ -14,14 +14,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import ProfileError
 from edgekit_runtime.files import read_text
 
 EngineName = Literal["openvino", "onnxruntime"]
 Precision = Literal["int8", "bf16", "fp32"]
-Size = tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]]
+_Side = Annotated[int, Field(ge=32, le=8192)]
+Size = Annotated[tuple[_Side, _Side], BeforeValidator(size_of)]
 
 # Precisions that an engine has a form for.
 PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
@@ -31,7 +33,10 @@ PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
 
 
 class Profile(BaseModel):
-    """A validated profile. Sizes are (height, width) in pixels; see `device_profiles/generic-cpu.toml`."""
+    """A validated profile; see `device_profiles/generic-cpu.toml`.
+
+    Sizes are (height, width) in pixels here, and WIDTHxHEIGHT in the file.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -159,4 +164,4 @@ def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError
         return ProfileError(
             f"{where}: {key} is not set.", hint='Set it, or start the profile with inherits = "generic-cpu".'
         )
-    return ProfileError(f"{where}: {key} = {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}.")
+    return ProfileError(f"{where}: {first_fault(error)}.")

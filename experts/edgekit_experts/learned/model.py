@@ -17,6 +17,7 @@ from edgekit_experts.dataset.names import closest
 from edgekit_experts.expert import Batch, Expert
 from edgekit_experts.learned.compiled import Compiled, Precision, read_network
 from edgekit_experts.taxonomies import find_taxonomy
+from edgekit_experts.validation import size_of
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind, Modality
 
@@ -30,7 +31,7 @@ _STORED = {"depth": "float16", "normals": "float16", "flow": "float16"}
 class Model(Expert):
     """What an ONNX, OpenVINO or TFLite file says about a frame, in the kind of modality that `kind` names.
 
-    In: the RGB frame (`colour = "bgr"` turns it round), brought to the network's size (`size` = [height, width]
+    In: the RGB frame (`colour = "bgr"` turns it round), brought to the network's size (`size` = "WIDTHxHEIGHT"
     where the file leaves it open), as (x - `mean`) / `std` per channel, x from 0 to 255, in the layout that the
     file has. Out: the output number `output`, through `activation` ("" or "sigmoid"), times `scale` plus `offset`,
     brought back to the size of the frame, stored as
@@ -49,7 +50,7 @@ class Model(Expert):
         self,
         path: str,
         kind: str,
-        size: Sequence[int] = (),
+        size: str | Sequence[int] = (),
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         std: Sequence[float] = (255.0, 255.0, 255.0),
         colour: Literal["rgb", "bgr"] = "rgb",
@@ -74,10 +75,14 @@ class Model(Expert):
             raise ExpertError("model: mean and std are three numbers each, those of std above 0.")
         if (kind == "labels") != bool(taxonomy):
             raise ExpertError("model: labels, and only labels, need a taxonomy.", hint='taxonomy = "cityscapes"')
-        if size and (len(size) != 2 or min(size) < 1):
-            raise ExpertError("model: size is [height, width].")
+        try:
+            height_width: Any = size_of(size)
+        except ValueError as error:
+            raise ExpertError(f"model: size = {size!r}: {error}.") from error
+        if height_width and (len(height_width) != 2 or min(height_width) < 1):
+            raise ExpertError(f"model: {size!r} is no size.", hint='Write "WIDTHxHEIGHT".')
         self._path = Path(path).expanduser()
-        self._kind, self._size, self._colour = Kind(kind), tuple(int(side) for side in size), colour
+        self._kind, self._size, self._colour = Kind(kind), tuple(int(side) for side in height_width), colour
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
         self._output, self._activation = output, activation
         self._scale, self._offset, self._unit = scale, offset, unit
@@ -129,9 +134,9 @@ class Model(Expert):
         own = tuple(shape[2:] if planar else shape[1:3])
         size = tuple(asked if side < 0 else side for asked, side in zip(self._size or own, own, strict=True))
         if min(size) < 1:
-            raise ExpertError(f"{self._path} takes pictures of any size.", hint="Say which: size = [height, width].")
+            raise ExpertError(f"{self._path} takes pictures of any size.", hint='Say which: size = "WIDTHxHEIGHT".')
         if self._size and size != self._size:
-            raise ExpertError(f"{self._path} takes pictures of {size[0]}×{size[1]} only.", hint="Leave size out.")
+            raise ExpertError(f"{self._path} takes pictures of {size[1]}x{size[0]} only.", hint="Leave size out.")
         return planar, size
 
     def _one(self, network: Compiled, frame: Array) -> Array:

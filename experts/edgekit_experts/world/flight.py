@@ -66,7 +66,7 @@ class Flight:
         height, width = size
         if height < 16 or width < 16 or height > 4320 or width > 7680:
             raise UsageError(
-                f"A flight cannot be {height}×{width} pixels.", hint="Give a height and width of 16 to 4320×7680."
+                f"A flight cannot be {width}x{height} pixels.", hint="Give a size from 16x16 to 7680x4320."
             )
         if not 0 < fps <= 1000:
             raise UsageError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgekit.commands.training import say_doubts
 from edgekit.console import console, emit
 from edgekit_runtime.errors import DataError, UsageError
 
@@ -51,13 +52,15 @@ def build(
     target = load_profile(profile)
     # Only now what takes seconds to import: a misspelt profile is answered at once.
     from edgekit.build import build as build_bundle
-    from edgekit.locate import BUILD_FOLDER, find_data, find_student
+    from edgekit.locate import BUILD_FOLDER, DEFAULT_STUDENT, find_data, find_student
     from edgekit_experts.dataset import Dataset
     from edgekit_student.checkpoint import read_config
 
     folder = student or find_student(Path.cwd())
-    if student is None:
-        console.print(f"Student: {_short(folder)} (the newest; --student takes another)", markup=False)
+    if folder == DEFAULT_STUDENT:
+        console.print("Student: the one that comes with edgekit; there is none below this folder (or --student DIR).")
+    elif student is None:
+        console.print(f"Student: {_short(folder)}, the newest below this folder (or --student DIR).", markup=False)
     if data is not None and not Dataset.exists(data):
         raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
     material = data if data is not None else find_data(read_config(folder), folder)
@@ -71,7 +74,9 @@ def build(
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle that `edgekit build` wrote.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="What `edgekit build` wrote: the .edgekit file or its folder.")
+    ],
     frames: Annotated[int, typer.Option(min=10, max=100_000, help="Inferences to time.")] = 300,
     json: Json = False,
 ) -> None:
@@ -117,6 +122,7 @@ def _document(built: Built) -> dict[str, Any]:
         "data": built.origin,
         "candidates": [dict(row) for row in built.candidates],
         "skipped": [vars(skip) for skip in built.skipped],
+        "doubts": list(built.doubts),
         "seconds": round(built.seconds, 1),
     }
 
@@ -124,13 +130,22 @@ def _document(built: Built) -> dict[str, Any]:
 def _show(built: Built) -> None:
     from rich.table import Table
 
-    table = Table(title=f"Candidates for {built.manifest.profile}, input {_by(built.manifest.input_size)}")
+    provenance = built.manifest.provenance
+    asked, network = tuple(provenance["profile"]["input_size"]), tuple(provenance["network_size"])
+    table = Table(
+        title=f"Candidates for {built.manifest.profile}, input {_by(built.manifest.input_size)}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 0, 0, 2),
+    )
     table.add_column("candidate", no_wrap=True)
-    for title in ("p50 ms", "p95", "mIoU %", "lost", "agree %", "kB"):
+    for title in ("p50 ms", "p95 ms", "mIoU %", "lost", "agree %", "kB"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("verdict", no_wrap=True)
     for row in built.candidates:
-        verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else row["rejected"]
+        verdict = "refused" if row["rejected"] else "passed"
+        verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else verdict
         table.add_row(
             f"{row['engine']} {row['precision']}",
             f"{row['p50_ms']:.2f}",
@@ -143,16 +158,22 @@ def _show(built: Built) -> None:
             style="bold" if row["chosen"] else None,
         )
     console.print(table)
+    for row in built.candidates:
+        if row["rejected"]:
+            console.print(f"Refused: {row['engine']} {row['precision']}: {row['rejected']}.", markup=False)
     for skip in built.skipped:
         console.print(f"Not tried: {skip.engine} {skip.precision}: {skip.reason}.", markup=False)
+    console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
     if built.candidates and built.candidates[0]["accuracy_metric"] != "miou":
         console.print("Without labels, mIoU is agreement with the float32 class maps.")
+    if built.manifest.input_size != asked:
+        console.print(f"Input: the size of the student's training; the profile's is {_by(asked)} (network_size).")
+    if network != built.manifest.input_size:
+        console.print(f"The network sees the input at {_by(network)} (network_size of the profile).")
     size = built.bundle.stat().st_size / 1e6
-    console.print(
-        f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s\n"
-        f"Next: edgekit run --camera 0 --bundle {built.bundle}",
-        markup=False,
-    )
+    console.print(f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s", markup=False)
+    say_doubts(built.doubts)
+    console.print(f"Next: edgekit run --camera 0 --bundle {built.bundle}", markup=False)
 
 
 def _profile_table(profile: Profile) -> dict[str, Any]:
@@ -161,27 +182,34 @@ def _profile_table(profile: Profile) -> dict[str, Any]:
 
 
 def _show_profile(profile: Profile) -> None:
-    for key, value in _profile_table(profile).items():
+    table = {**_profile_table(profile), "input_size": _by(profile.input_size), "network_size": _network(profile)}
+    for key, value in table.items():
         console.print(f"{key:20} {_plain(value)}", markup=False)
 
 
 def _list_profiles(found: list[Profile]) -> None:
     from rich.table import Table
 
-    table = Table()
-    for title in ("here", "profile", "engine", "input", "precisions", ""):
-        table.add_column(title)
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    for title in ("profile", "runs here", "engine", "input", "precisions"):
+        table.add_column(title, no_wrap=True)
     for profile in found:
-        reason = profile.missing_engine()
         table.add_row(
-            "no" if reason else "yes",
             profile.name,
+            "no" if profile.missing_engine() else "yes",
             profile.engine,
             _by(profile.input_size),
             ", ".join(profile.precisions),
-            reason or profile.description,
         )
     console.print(table)
+    for profile in found:
+        reason = profile.missing_engine()
+        console.print(f"{profile.name}: {profile.description}{f' ({reason})' if reason else ''}.", markup=False)
+    console.print("input: of the frames; where network_size is `student`, the size of the student's training instead.")
+
+
+def _network(profile: Profile) -> str:
+    return profile.network_size if isinstance(profile.network_size, str) else _by(profile.network_size)
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -21,7 +21,7 @@ def demo(
     ),
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Walk the whole road on the synthetic world: extract, train, distil, build, score. About five minutes.
+    """Walk the whole road on the synthetic world: extract, train, distil, build, score. About six minutes.
 
     Fails if the student as built is not better than each of the experts that it learnt from.
     """

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgekit.commands.training import say_doubts
 from edgekit.console import console, emit
 from edgekit_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgekit_runtime.manifest import Manifest
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +27,8 @@ def run(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Bundle; else the newest under build/, else the one that edgekit comes with."
+            metavar="BUNDLE",
+            help="An .edgekit file, or its folder; else the newest under build/, else the one that edgekit comes with.",
         ),
     ] = None,
     sink: Annotated[
@@ -54,7 +59,7 @@ def run(
 
     if bundle is None:
         bundle = find_bundle()
-        console.print(f"Bundle: {bundle} (--bundle takes another)", markup=False)
+        _introduce(bundle)
     progress = Progress()
     stats = run_bundle(
         bundle,
@@ -70,3 +75,27 @@ def run(
     progress.done(stats)
     if json:
         emit({**(progress.what.to_dict() if progress.what else {}), **stats.to_dict()})
+
+
+def _introduce(bundle: Path) -> None:
+    """Says which bundle was taken, how good it is, and what there is instead if that is little."""
+    from edgekit.locate import DEFAULT_BUNDLE
+    from edgekit_runtime.bundle import open_bundle
+
+    manifest = open_bundle(bundle).manifest
+    own = bundle == DEFAULT_BUNDLE
+    which = "the one that comes with edgekit" if own else f"{bundle}, the newest build"
+    console.print(f"Bundle: {which} (or --bundle FILE); {_accuracy(manifest)}.", markup=False)
+    doubts = manifest.provenance.get("doubts", [])
+    say_doubts(doubts)
+    if doubts and not own:
+        console.print(f"The one that comes with edgekit: --bundle {DEFAULT_BUNDLE}", markup=False)
+
+
+def _accuracy(manifest: Manifest) -> str:
+    best = manifest.variants[0].miou
+    metrics = {row.get("accuracy_metric") for row in manifest.candidates}
+    if best is None or metrics != {"miou"}:
+        return "its accuracy is unknown, as nothing was labelled"
+    frames = "the synthetic world" if manifest.provenance.get("data", {}).get("kind") == "world" else "its data set"
+    return f"mIoU {100 * best:.1f} % against the labels of {frames}"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgekit.commands.location import DataArgument
-from edgekit.console import console, emit, progress
+from edgekit.console import Stages, console, emit, progress
 from edgekit_runtime.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from edgekit_experts.dataset import Dataset
+    from edgekit_runtime.modality import Modality
     from edgekit_student.evaluate import Score
     from edgekit_student.fit import Progress
 
-Config = Annotated[Path | None, typer.Option("-c", "--config", help="Settings: a TOML file, see docs.")]
+Config = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings, TOML: see docs/training.md.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last state in the output folder.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")]
@@ -114,7 +118,7 @@ def distill(
         optimisation__seed=seed,
     )
     teacher = load_phg_mae(run)
-    with progress("Pseudo-labels") as taught, progress("Student", settings.optimisation.steps) as advance:
+    with distilling(settings.optimisation.steps) as (on_teaching, on_progress):
         model = fit_student(
             teacher,
             _open(data),
@@ -123,16 +127,25 @@ def distill(
             parent=f"{run.resolve().name}@{teacher.config.weights_sha256[:16]}",
             device=_device(device),
             resume=resume,
-            on_teaching=lambda done, total: taught(1, f"of {total} frames"),
-            on_progress=step_reporter(advance),
+            on_teaching=on_teaching,
+            on_progress=on_progress,
         )
-    document = {"student": str(output), "network": settings.network, "parameters": model.parameter_count()}
+    learnt = model.config.provenance["learnt"]
+    document = {
+        "student": str(output),
+        "network": settings.network,
+        "parameters": model.parameter_count(),
+        "learnt": learnt,
+    }
+    say_doubts(learnt["doubts"])
     if json:
         emit(document)
     else:
         console.print(
-            f"Student in {output}: {settings.network}, {document['parameters']:,} parameters.\n"
-            f"Next: edgekit build --profile laptop-cpu --student {output} --data {data}"
+            f"Student in {output}: {settings.network}, {document['parameters']:,} parameters, "
+            f"mIoU {100 * learnt['miou']:.1f} % against the ensemble that taught it.\n"
+            f"Next: edgekit build --profile laptop-cpu --student {output} --data {data}",
+            markup=False,
         )
 
 
@@ -176,6 +189,8 @@ def score_model(
 
     Raises CheckpointError when there is nothing of that name, DataError when the split has no labels.
     """
+    from edgekit_runtime.bundle import SUFFIX
+    from edgekit_runtime.manifest import MANIFEST
     from edgekit_student import evaluate as scoring
     from edgekit_student.checkpoint import read_config
     from edgekit_student.phg_mae import load_phg_mae
@@ -184,10 +199,11 @@ def score_model(
     if model.startswith("expert:"):
         name = model.removeprefix("expert:")
         samples = scoring.labelled_samples(data, split, name)
+        _only_labels(name, samples.modalities)
         predict = scoring.modality_predictor(name, samples.modalities[name], samples.modalities[scoring.TRUTH])
         return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
     path = Path(model)
-    if path.suffix == ".edgekit" or (path / "manifest.json").is_file():
+    if path.suffix == SUFFIX or (path / MANIFEST).is_file() or any(path.glob(f"*{SUFFIX}")):
         samples = scoring.labelled_samples(data, split, "rgb")
         return scoring.score(model, samples, _bundle_predictor(path, samples), on_progress=on_progress, timings=timings)
     if not path.exists():
@@ -204,6 +220,17 @@ def score_model(
         truth = samples.modalities[scoring.TRUTH]
         predict = scoring.phg_mae_predictor(teacher, truth, members=members, mirror=mirror)
     return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
+
+
+def _only_labels(name: str, modalities: Mapping[str, Modality]) -> None:
+    """Raises UsageError where there is nothing that labels could be compared with."""
+    from edgekit_runtime.modality import Kind
+
+    if (kind := modalities[name].kind) is not Kind.LABELS:
+        raise UsageError(
+            f"{name!r} is of kind {kind.value}: only labels can be scored against labels.",
+            hint="`edgekit status DATA` lists the modalities, `edgekit view DATA -o x.png` draws them all.",
+        )
 
 
 def _bundle_predictor(path: Path, samples: Any) -> Any:
@@ -243,6 +270,28 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+@contextmanager
+def distilling(steps: int) -> Iterator[tuple[Callable[[int, int], None], Callable[[Progress], None]]]:
+    """Shows the two stages of a distillation, one after the other: what to call for each frame taught and each step."""
+    with Stages() as stages:
+        stages.begin("Pseudo-labels")
+
+        def on_teaching(done: int, total: int) -> None:
+            stages.advance(1, f"of {total} frames")
+            if done == total:
+                stages.begin("Student", steps)
+
+        yield on_teaching, step_reporter(stages.advance)
+
+
+def say_doubts(doubts: Sequence[str]) -> None:
+    """Warns of a student that has learnt little."""
+    for doubt in doubts:
+        console.print(f"Warning: this student has learnt little: {doubt}.", style="yellow", markup=False)
+    if doubts:
+        console.print("Look at what taught it (edgekit view), take more or other frames, or train longer (--steps).")
 
 
 def step_reporter(advance: Any) -> Callable[[Progress], None]:
