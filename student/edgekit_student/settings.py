@@ -1,4 +1,4 @@
-"""`train.toml`: what a person may say about a training, validated once."""
+"""`train.toml`: what a person may say about a training, validated once. docs/training.md lists it all."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_NETWORKS = "edge-150k, -430k or -900k, made for latency; safeuav-150k, -430k, -1m or -4m, the papers'"
+_INCOMPLETE = "what becomes of frames that lack a modality: raise an error, drop them, or mask what they lack"
 _BALANCE = Field(0.5, ge=0, le=1, description="classes weigh frequency^-balance: 0 as often as seen, 1 all alike")
 
 
@@ -32,17 +34,17 @@ _Missing = Annotated[
 class Optimisation(_Table):
     """How a network is fitted: AdamW, linear warm-up, cosine decay, averaged weights (EMA)."""
 
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
-    ema: float = Field(0.995, ge=0, lt=1)
+    steps: int = Field(2000, ge=1, description="optimisation steps")
+    batch: int = Field(8, ge=1, description="samples per step")
+    learning_rate: float = Field(2e-3, gt=0, description="the highest, after the warm-up")
+    weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights, which are what is kept")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16-mixed where the device computes it natively, else 32-true"
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps")
-    seed: int = 0
+    checkpoint_every: int = Field(500, ge=1, description="steps between two states that `--resume` can go on from")
+    seed: int = Field(0, description="of everything random")
 
 
 class Augmentation(_Table):
@@ -51,36 +53,38 @@ class Augmentation(_Table):
     crop: Annotated[tuple[int, int], BeforeValidator(size_of)] | None = Field(
         None, description="WIDTHxHEIGHT; else the whole frame"
     )
-    scale: tuple[float, float] = (0.75, 1.5)
-    mirror: bool = True
-    brightness: float = Field(0.25, ge=0, lt=1)
-    contrast: float = Field(0.25, ge=0, lt=1)
-    saturation: float = Field(0.25, ge=0, lt=1)
+    scale: tuple[float, float] = Field((0.75, 1.5), description="smallest and largest zoom")
+    mirror: bool = Field(True, description="mirror half of the samples")
+    brightness: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
+    contrast: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
+    saturation: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
 
 
 class Masking(_Table):
     """Whole-modality masking: each input is hidden with probability `hide`; at least one stays visible."""
 
-    hide: float = Field(0.5, ge=0, lt=1)
-    always_visible: tuple[str, ...] = ()
+    hide: float = Field(0.5, ge=0, lt=1, description="how probable it is that an input is hidden")
+    always_visible: tuple[str, ...] = Field((), description="inputs that never are")
 
 
 class Ensemble(_Table):
     """`members` forward passes with random masks, averaged (the papers' NRand)."""
 
-    members: int = Field(10, ge=1)
+    members: int = Field(10, ge=1, description="random masks whose answers are averaged")
     mirror: bool = Field(True, description="average with the mirrored frame")
 
 
 class TrainSettings(_Table):
     """PHG-MAE: which modalities, which network, how long. Empty lists mean: all that were not labelled by people."""
 
-    network: str = "edge-900k"
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[str, ...] = ()
-    target: str = Field("", description="the labels that students will learn; empty: `vote`, or the only labels")
-    missing: _Missing = "drop"
-    loss_weights: dict[str, float] = Field(default_factory=dict)
+    network: str = Field("edge-900k", description=_NETWORKS)
+    inputs: tuple[str, ...] = Field((), description="modalities that it sees; else all automatic ones but the target")
+    outputs: tuple[str, ...] = Field((), description="modalities that it predicts; else the inputs and the target")
+    target: str = Field("", description="the labels that students will learn; else `vote`, or the only labels")
+    missing: _Missing = Field("drop", description=_INCOMPLETE)
+    loss_weights: dict[str, float] = Field(
+        default_factory=dict, description="by modality; else 1 for the target and 0.3 for the others"
+    )
     class_balance: float = _BALANCE
     masking: Masking = Masking()
     augmentation: Augmentation = Augmentation()
@@ -90,9 +94,9 @@ class TrainSettings(_Table):
 class DistillSettings(_Table):
     """The student: which network, how long, and how the ensemble that teaches it is formed."""
 
-    network: str = "edge-430k"
-    missing: _Missing = "drop"
-    temperature: float = Field(1.0, gt=0)
+    network: str = Field("edge-430k", description=_NETWORKS)
+    missing: _Missing = Field("drop", description=_INCOMPLETE)
+    temperature: float = Field(1.0, gt=0, description="above 1 flattens what the ensemble says, below sharpens it")
     class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()
     augmentation: Augmentation = Augmentation()

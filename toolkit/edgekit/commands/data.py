@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from edgekit_experts.status import ModalityStatus, Status
     from edgekit_experts.video import VideoReader
 
-ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Which experts: a TOML file.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Which experts, TOML: see docs/experts.md.")
+]
 Split = Annotated[str, typer.Option(help="What the frames are for: train, val or test.")]
 Workers = Annotated[int, typer.Option(min=0, help="Units computed at a time; 0: one per core.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -88,7 +90,9 @@ def import_frames(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="DIR/rgb/*, DIR/labels/*, DIR/experts/<name>/*")],
     output: DataOutput,
     name: Annotated[str, typer.Option(help="Name of the video; else that of the folder.")] = "",
-    table: Annotated[Path | None, typer.Option(help="What the folders hold: a TOML file.")] = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What the folders hold, TOML: see docs/importing.md.")
+    ] = None,
     fps: Annotated[float, typer.Option(min=0.001, help="Pictures per second.")] = 1.0,
     split: Split = "train",
     workers: Workers = 0,
@@ -158,9 +162,13 @@ def status(
 ) -> None:
     """Show how many frames of each modality are done, not made, failed and stale.
 
-    Not made: nobody has asked for them (extract --frames), a run was interrupted before them, or the source holds
-    nothing for them. Failed: the expert raised an error, which is shown. Stale: made with parameters, tables or
-    networks that have changed since. The next extract makes what can be made of all these.
+    Not made: not asked for (extract --frames), not reached, or not in the source.
+
+    Failed: the expert raised an error, which is shown.
+
+    Stale: made with parameters, tables or networks that have changed since.
+
+    The next extract makes what can be made of all these.
     """
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.status import read_status
