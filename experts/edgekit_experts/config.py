@@ -28,7 +28,8 @@ DEFAULT, WORLD = "default", "world"
 
 def load_config(path: Path) -> Config:
     """A configuration file. Raises ExpertError that says what is wrong with it."""
-    return parse_config(read_text(path, "The configuration", ExpertError), str(path))
+    hint = "Check the path; docs/experts.md shows what such a file holds."
+    return parse_config(read_text(path, "The configuration", ExpertError, hint), str(path))
 
 
 def shipped_config(name: str) -> Config:

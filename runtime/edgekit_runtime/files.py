@@ -21,17 +21,17 @@ def whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def read_text(path: Path, what: str, error_class: type[EdgekitError]) -> str:
+def read_text(path: Path, what: str, error_class: type[EdgekitError], hint: str = "Check the path.") -> str:
     """The text of a UTF-8 file that a person named; `what` is what it is to them ("The settings").
 
     Raises `error_class` when it is absent, may not be read, or is no text.
     """
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise error_class(f"{what} {path} cannot be read: there is no such file.", hint="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise error_class(f"{what} {path} cannot be read: it is no UTF-8 text.", hint="Check the path.") from error
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except UnicodeDecodeError:
+        reason = "it is no UTF-8 text"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise error_class(f"{what} {path} cannot be read: {reason}.", hint="Check the path.") from error
+    raise error_class(f"{what} {path} cannot be read: {reason}.", hint=hint)

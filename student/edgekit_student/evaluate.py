@@ -79,11 +79,13 @@ def score(
 
 def labelled_samples(data: Dataset, split: str, *names: str) -> ModalityDataset:
     """The samples of a split with truth and the named modalities; DataError when nobody labelled it."""
-    if not any(TRUTH in data.video(v).modalities for v in data.videos if data.video(v).split == split):
-        splits = sorted({data.video(v).split for v in data.videos})
+    labelled = sorted({video.split for video in map(data.video, data.videos) if TRUTH in video.modalities})
+    if split not in labelled:
         raise DataError(
             f"The split {split!r} has no labels to score against.",
-            hint=f"Splits in this data set: {', '.join(splits) or 'none'}; choose one with --split.",
+            hint=f"Labels are in {', '.join(labelled)}; choose with --split."
+            if labelled
+            else "No split has: import some from people or exact truth, as docs/importing.md shows.",
         )
     return ModalityDataset(data, list(dict.fromkeys([TRUTH, *names])), split=split)
 

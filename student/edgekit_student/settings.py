@@ -114,7 +114,7 @@ def read_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> 
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(read_text(path, "The settings", UsageError))
+            table = tomllib.loads(read_text(path, "The settings", UsageError, f"Check the path; {_PAGE}"))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path} is not valid TOML: {error}.", hint="See https://toml.io.") from error
         section = "train" if kind is TrainSettings else "distill"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,17 @@ def test_a_phg_mae_is_no_student_and_the_hint_says_what_to_do(scene: Path, tmp_p
 
 
 def test_a_split_without_labels_cannot_be_scored(scene: Path) -> None:
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(DataError, match="no labels") as caught:
         score_model("expert:vote", Dataset.open(scene), "test")
+    assert "Labels are in train, val" in caught.value.hint
+
+
+def test_where_nothing_is_labelled_no_other_split_is_offered(scene: Path, tmp_path: Path) -> None:
+    for video in ("train", "val"):
+        shutil.rmtree(scene / video / "labels")
+    with pytest.raises(DataError, match="no labels") as caught:
+        score_model("expert:vote", Dataset.open(scene), "val")
+    assert "docs/importing.md" in caught.value.hint
 
 
 def test_an_unknown_modality_is_named_with_what_there_is(scene: Path, tmp_path: Path) -> None:

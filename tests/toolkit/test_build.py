@@ -128,9 +128,10 @@ def test_without_labels_in_the_students_classes_candidates_are_compared_with_fp3
 def test_a_student_that_has_learnt_nothing_is_built_with_a_warning_that_run_repeats(
     edgekit: Callable[..., Any],
     student_folder: Path,
-    profile: Profile,
     profile_file: Path,
     data: Path,
+    flight_frames: tuple[np.ndarray, np.ndarray],
+    make_dataset: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,8 +149,16 @@ def test_a_student_that_has_learnt_nothing_is_built_with_a_warning_that_run_repe
     assert "Student: student, the newest below this folder" in wrapped
     assert "Warning: this student has learnt little: its mIoU against the labels is only" in wrapped
     assert f"it answers {DRONESCAPES.classes[2]!r} for 100.0% of all pixels" in wrapped
+    # Without labels to judge by, what was found when it was distilled is handed on.
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    config["provenance"]["learnt"] = {"frames": 6, "miou": 0.1, "doubts": ["it was a bad pupil"]}
+    (tmp_path / "student" / "config.json").write_text(json.dumps(config))
+    bare = make_dataset(tmp_path / "bare", *flight_frames, CAMVID)
+    again = json.loads(edgekit("build", "--profile", profile_file, "--data", bare, "--json").out)
+    assert again["doubts"][-1] == "it was a bad pupil"
     ran = edgekit("run", "--source", "test:?fps=0", "--frames", "2", "--sink", "null")
     assert ran.status == 0, ran.err
+    assert "bad pupil" in ran.err
     assert "Warning: this student has learnt little" in ran.err
     assert f"The one that comes with edgekit: --bundle {DEFAULT_BUNDLE}" in ran.err
 

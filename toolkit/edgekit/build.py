@@ -118,7 +118,7 @@ def build(
         candidates=tuple(gate.candidate_table(rows, profile, chosen, fallback, metric)),
         provenance={
             **_provenance(student_folder, student.config.provenance, exporter, material),
-            "doubts": list(chosen.doubts),
+            "doubts": _doubts(student.config.provenance, chosen, material),
         },
         display={"target_fps": profile.target_fps},
     )
@@ -215,6 +215,12 @@ def _provenance(folder: Path, student: dict[str, Any], exporter: Exporter, mater
         "profile": exporter.profile.model_dump(mode="json"),
         "network_size": list(exporter.network_size),
     }
+
+
+def _doubts(student: dict[str, Any], chosen: Measured, material: Material) -> list[str]:
+    """What was found here; where nothing was labelled, what was found when the student was distilled, too."""
+    learnt = [] if material.labelled else student.get("learnt", {}).get("doubts", [])
+    return [*chosen.doubts, *(doubt for doubt in learnt if doubt not in chosen.doubts)]
 
 
 def _versions() -> dict[str, str]:
