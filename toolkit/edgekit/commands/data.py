@@ -69,7 +69,7 @@ def extract(
     split: Split = "train",
     workers: Workers = 0,
     engine: Annotated[
-        Engine, typer.Option(help="local: this machine; ray: a cluster (RAY_ADDRESS), see docs.")
+        Engine, typer.Option(help="local: this machine; ray: a cluster, see docs/extract.md.")
     ] = Engine.local,
     gpus: Annotated[float, typer.Option(min=0, help="GPUs per worker of a cluster; 0.5: two on one.")] = 0.0,
     json: Json = False,
