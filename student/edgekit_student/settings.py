@@ -21,7 +21,6 @@ class _Table(BaseModel):
 
 
 _NETWORKS = "edge-150k, -430k or -900k, made for latency; safeuav-150k, -430k, -1m or -4m, the papers'"
-_INCOMPLETE = "what becomes of frames that lack a modality: raise an error, drop them, or mask what they lack"
 _BALANCE = Field(0.5, ge=0, le=1, description="classes weigh frequency^-balance: 0 as often as seen, 1 all alike")
 
 
@@ -81,7 +80,7 @@ class TrainSettings(_Table):
     inputs: tuple[str, ...] = Field((), description="modalities that it sees; else all automatic ones but the target")
     outputs: tuple[str, ...] = Field((), description="modalities that it predicts; else the inputs and the target")
     target: str = Field("", description="the labels that students will learn; else `vote`, or the only labels")
-    missing: _Missing = Field("drop", description=_INCOMPLETE)
+    missing: _Missing = "drop"
     loss_weights: dict[str, float] = Field(
         default_factory=dict, description="by modality; else 1 for the target and 0.3 for the others"
     )
@@ -95,7 +94,7 @@ class DistillSettings(_Table):
     """The student: which network, how long, and how the ensemble that teaches it is formed."""
 
     network: str = Field("edge-430k", description=_NETWORKS)
-    missing: _Missing = Field("drop", description=_INCOMPLETE)
+    missing: _Missing = "drop"
     temperature: float = Field(1.0, gt=0, description="above 1 flattens what the ensemble says, below sharpens it")
     class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()

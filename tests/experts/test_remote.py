@@ -24,10 +24,10 @@ from edgekit.locate import find_data
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, lease
 from edgekit_experts.dataset.lease import Claim
-from edgekit_experts.extract import extract
+from edgekit_experts.extract import ExtractOptions, extract
 from edgekit_experts.status import read_status
 from edgekit_experts.video import open_video
-from edgekit_runtime.errors import DataError
+from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.samples import ModalityDataset
@@ -203,7 +203,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(location: str, video: Vi
 KILLED = """
 import sys
 from edgekit_experts.config import parse_config
-from edgekit_experts.extract import extract
+from edgekit_experts.extract import ExtractOptions, extract
 from edgekit_experts.video import open_video
 extract([open_video(sys.argv[1])], sys.argv[2], parse_config(sys.argv[3], "test"))
 """
@@ -415,3 +415,16 @@ def test_the_commands_take_a_url(
     assert find_data(config, tmp_path) is None
     assert "no bucket 'bukcet'" in capsys.readouterr().err
     assert not Path("s3:").exists()
+
+
+def test_a_run_that_makes_nothing_leaves_nothing_in_the_store(s3: fsspec.AbstractFileSystem, clip: Path) -> None:
+    s3.pipe("bucket/mine.txt", b"somebody else's")
+    videos, config = [open_video(str(clip))], parse_config('[rgb]\nexpert = "rgb"', "test")
+    for place in ("s3://bucket/data", "s3://bucket/deep/er"):
+        with pytest.raises(UsageError, match="none from 500 on"):
+            extract(videos, place, config, ExtractOptions(frames=(500, 600)))
+    assert s3.find("bucket") == ["bucket/mine.txt"]
+    extract(videos, "s3://bucket/data", config, ExtractOptions(frames=(0, 4)))
+    with pytest.raises(UsageError, match="none from 500 on"):
+        extract(videos, "s3://bucket/data", config, ExtractOptions(frames=(500, 600)))
+    assert Dataset.open("s3://bucket/data").video("clip").done("rgb").sum() == 4
