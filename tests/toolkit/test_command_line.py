@@ -121,6 +121,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
             ["Error: there is no space left on the disk.", "Free some space; nothing half-written was kept."],
         ),
         (
+            PermissionError(errno.EACCES, "Permission denied", "/root/out"),
+            1,
+            ["Error: /root/out: permission denied.", "Choose a place that you may read and write."],
+        ),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "notes.txt/run"),
+            1,
+            ["Error: notes.txt/run: not a directory.", "Choose a place that you may read and write."],
+        ),
+        (
             ZeroDivisionError("division by zero\nand more"),
             1,
             [

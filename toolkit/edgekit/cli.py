@@ -91,8 +91,9 @@ def _explain(error: Exception) -> int:
         case OSError(errno=errno.ENOSPC):
             _say("Error: there is no space left on the disk.", "Free some space; nothing half-written was kept.")
             return 1
-        case OSError(errno=errno.EACCES | errno.EROFS | errno.EPERM):
-            _say(f"Error: {error}", "Choose a place that you may write to.")
+        case OSError(errno=errno.EACCES | errno.EROFS | errno.EPERM | errno.ENOTDIR | errno.EISDIR | errno.EEXIST):
+            reason = (error.strerror or str(error)).lower()
+            _say(f"Error: {error.filename or 'a file'}: {reason}.", "Choose a place that you may read and write.")
             return 1
         case _:
             _say(
