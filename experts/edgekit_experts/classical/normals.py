@@ -89,14 +89,18 @@ def normals_from_depth(depth: Array, camera: tuple[float, ...], window: int) -> 
     for top, bottom, first, last in _strips(height, window // 2):
         z = depth[first:last].astype(np.float64)
         valid = np.isfinite(z) & (z > 0)
-        z[~valid] = 0
-        covariance, count = _covariances(z, valid, ray_x[None], ray_y[first:last, None], window)
+        # Selections by mask cost several times what arithmetic does: most strips of most depth maps need none.
+        dense = bool(valid.all())
+        if not dense:
+            z[~valid] = 0
+        count = _count(None if dense else valid, z.shape, window)
+        covariance = _covariances(z, count, ray_x[None], ray_y[first:last, None], window)
         inner = slice(top - first, top - first + bottom - top)
         normal = _smallest_eigenvector(*(moment[inner] for moment in covariance))
         towards = normal[0] * ray_x[None] + normal[1] * ray_y[top:bottom, None] + normal[2]
-        sign = np.where(towards > 0, np.float32(-1), np.float32(1))
-        missing = ~valid[inner] | (count[inner] < max(3, window * window // 4))
-        sign[missing] = np.nan
+        sign = np.copysign(np.float32(1), -towards)
+        if not dense:
+            sign[~valid[inner] | (count[inner] < max(3, window * window // 4))] = np.nan
         for axis in range(3):
             np.multiply(normal[axis], sign, out=out[top:bottom, :, axis])
     return out
@@ -109,30 +113,39 @@ def _strips(height: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
         yield top, bottom, max(0, top - margin), min(height, bottom + margin)
 
 
-def _covariances(z: Array, valid: Array, ray_x: Array, ray_y: Array, window: int) -> tuple[tuple[Array, ...], Array]:
-    """(xx, xy, xz, yy, yz, zz) of the points in each window, scaled to unit trace, float32, and their number.
+def _window_sum(values: Array, window: int) -> Array:
+    sums = cv2.boxFilter(values, cv2.CV_64F, (window, window), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(sums)
+
+
+def _count(valid: Array | None, shape: tuple[int, ...], window: int) -> Array:
+    """How many points there are in the window of each pixel; all that lie within `shape` where `valid` is None."""
+    if valid is not None:
+        return _window_sum(valid.astype(np.float64), window)
+    rows, columns = (
+        np.minimum(np.arange(side), window // 2) + np.minimum(np.arange(side)[::-1], window // 2) + 1.0
+        for side in shape
+    )
+    return rows[:, None] * columns
+
+
+def _covariances(z: Array, count: Array, ray_x: Array, ray_y: Array, window: int) -> tuple[Array, ...]:
+    """(xx, xy, xz, yy, yz, zz) of the points in each window, scaled to unit trace, float32.
 
     The sums are float64: the square of a distance minus the square of its mean cancels almost all digits.
     """
-
-    def window_sum(values: Array) -> Array:
-        sums = cv2.boxFilter(values, cv2.CV_64F, (window, window), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        return np.asarray(sums)
-
     x, y = z * ray_x, z * ray_y
-    count = window_sum(valid.astype(np.float64))
     share = 1 / np.maximum(count, 1)
-    mean_x, mean_y, mean_z = (window_sum(axis) * share for axis in (x, y, z))
-    xx = window_sum(x * x) * share - mean_x * mean_x
-    xy = window_sum(x * y) * share - mean_x * mean_y
-    xz = window_sum(x * z) * share - mean_x * mean_z
-    yy = window_sum(y * y) * share - mean_y * mean_y
-    yz = window_sum(y * z) * share - mean_y * mean_z
-    zz = window_sum(z * z) * share - mean_z * mean_z
-    trace = xx + yy + zz
-    scale = np.where(trace > 0, 1 / np.maximum(trace, 1e-30), 0) * (count > 2)
-    moments = tuple((moment * scale).astype(np.float32) for moment in (xx, xy, xz, yy, yz, zz))
-    return moments, count
+    mean_x, mean_y, mean_z = (_window_sum(axis, window) * share for axis in (x, y, z))
+    xx = _window_sum(x * x, window) * share - mean_x * mean_x
+    xy = _window_sum(x * y, window) * share - mean_x * mean_y
+    xz = _window_sum(x * z, window) * share - mean_x * mean_z
+    yy = _window_sum(y * y, window) * share - mean_y * mean_y
+    yz = _window_sum(y * z, window) * share - mean_y * mean_z
+    zz = _window_sum(z * z, window) * share - mean_z * mean_z
+    # Where nothing is, rounding is all that there is: it must not be blown up.
+    scale = (count > 2) / np.maximum(xx + yy + zz, 1e-12 * mean_z * mean_z + 1e-30)
+    return tuple((moment * scale).astype(np.float32) for moment in (xx, xy, xz, yy, yz, zz))
 
 
 def _smallest_eigenvector(
@@ -154,13 +167,13 @@ def _smallest_eigenvector(
         inner = 4 * slope * slope - 6 * value * (6 * root - 2)
         root -= 3 * value / np.maximum(slope + np.sqrt(np.maximum(inner, 0)), np.float32(1e-12))
     a, b, c = xx - root, yy - root, zz - root
-    adjugate = (
-        (b * c - yz * yz, xz * yz - xy * c, xy * yz - b * xz),
-        (xz * yz - xy * c, a * c - xz * xz, xy * xz - a * yz),
-        (xy * yz - b * xz, xy * xz - a * yz, a * b - xy * xy),
-    )
-    first = (adjugate[0][0] >= adjugate[1][1]) & (adjugate[0][0] >= adjugate[2][2])
-    second = adjugate[1][1] >= adjugate[2][2]
-    x, y, z = (np.where(first, adjugate[0][i], np.where(second, adjugate[1][i], adjugate[2][i])) for i in range(3))
+    xx, yy, zz = b * c - yz * yz, a * c - xz * xz, a * b - xy * xy
+    xy, xz, yz = xz * yz - xy * c, xy * yz - b * xz, xy * xz - a * yz
+    first = ((xx >= yy) & (xx >= zz)).astype(np.float32)
+    second = (yy >= zz) * (1 - first)
+    third = 1 - first - second
+    x = first * xx + second * xy + third * xz
+    y = first * xy + second * yy + third * yz
+    z = first * xz + second * yz + third * zz
     length = 1 / np.sqrt(np.maximum(x * x + y * y + z * z, np.float32(1e-30)))
     return x * length, y * length, z * length
