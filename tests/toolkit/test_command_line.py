@@ -178,6 +178,19 @@ def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"fps": 1.5}
 
 
+def test_long_steps_say_how_far_how_fast_and_how_long_still(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 20.0, 100.0, 100.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress("Frames", total=1000) as advance:
+        advance(20, "clip")
+        advance(30)
+        advance(950)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["Frames: 20/1000, 2.0/s, 8 min 10 s left clip", "Frames: 50/1000, 2.5/s, 6 min 20 s left"]
+
+
 def test_progress_without_a_terminal_is_a_line_not_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(console.track(range(500), "Counting")) == list(range(500))
     said = capsys.readouterr().err.splitlines()

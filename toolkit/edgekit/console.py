@@ -88,16 +88,23 @@ def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterato
 
 @contextmanager
 def _bar(title: str, total: int | None) -> Iterator[Advance]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=24),
         MofNCompleteColumn(),
+        Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, expand=True) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
@@ -116,8 +123,16 @@ def _plain(title: str, total: int | None) -> Iterator[Advance]:
         now = time.monotonic()
         if now - spoke >= _PLAIN_INTERVAL:
             spoke = now
-            of = f"/{total}" if total else ""
-            console.print(f"{title}: {done}{of} {note}".rstrip(), markup=False)
+            console.print(f"{title}: {_how_far(done, total, now - started)} {note}".rstrip(), markup=False)
 
     yield advance
     console.print(f"{title}: {done} in {time.monotonic() - started:.1f} s", markup=False)
+
+
+def _how_far(done: int, total: int | None, seconds: float) -> str:
+    """What is done, how fast, and how long the rest will take: `120/221, 24.1/s, 4 s left`."""
+    rate = done / seconds
+    if not total or not rate:
+        return f"{done}{f'/{total}' if total else ''}, {rate:.1f}/s"
+    left = max(0, round((total - done) / rate))
+    return f"{done}/{total}, {rate:.1f}/s, {f'{left // 60} min {left % 60} s' if left >= 60 else f'{left} s'} left"

@@ -339,7 +339,7 @@ def _run(readers: Sequence[VideoReader], output: str, config: Config, options: E
     from edgekit_experts.extract import extract as run
     from edgekit_experts.status import read_status
 
-    total = sum(reader.frames for reader in readers) if options.frames == (0, None) else None
+    total = sum(len(range(reader.frames)[slice(*options.frames)]) for reader in readers)
     with progress("Frames", total) as advance:
         report = run(readers, output, config, options, _progress_reporter(advance))
     _report(read_status(Dataset.open(output)), report, json)
@@ -349,8 +349,8 @@ def _progress_reporter(advance: Advance) -> Callable[[Progress], None]:
     gone: dict[str, int] = {}
 
     def report(state: Progress) -> None:
-        waits = f", bottleneck: {state.bottleneck}" if state.bottleneck else ""
-        advance(state.frames - gone.get(state.video, 0), f"{state.video} {state.frames}/{state.total}{waits}")
+        waits = f"; bottleneck: {state.bottleneck}" if state.bottleneck else ""
+        advance(state.frames - gone.get(state.video, 0), f"{state.video}{waits}")
         gone[state.video] = state.frames
 
     return report
