@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -87,9 +87,62 @@ def _recolour(rgb: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random
     gain = 1 + rng.uniform(-settings.contrast, settings.contrast)
     shift = 255 * rng.uniform(-settings.brightness, settings.brightness)
     saturation = 1 + rng.uniform(-settings.saturation, settings.saturation)
-    # Brightness, contrast and saturation are one 3×4 colour matrix: a single pass over the pixels.
+    # Brightness, contrast, saturation and hue are one 3×4 colour matrix: a single pass over the pixels.
     grey = np.array([0.299, 0.587, 0.114])
     matrix = gain * (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * grey)
+    if settings.hue:
+        matrix = matrix @ _turned(np.radians(rng.uniform(-settings.hue, settings.hue)))
     offset = np.full((3, 1), 128 * (1 - gain) + shift)
-    recoloured: npt.NDArray[np.uint8] = cv2.transform(np.ascontiguousarray(rgb), np.hstack([matrix, offset]))
-    return recoloured
+    result: npt.NDArray[np.uint8] = cv2.transform(np.ascontiguousarray(rgb), np.hstack([matrix, offset]))
+    if settings.blur and rng.random() < 0.5:
+        result = cv2.GaussianBlur(result, (0, 0), max(0.05, rng.uniform(0, settings.blur)))  # type: ignore[assignment]
+    if settings.noise:
+        grain = rng.standard_normal(result.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
+        result = np.clip(np.rint(result + grain), 0, 255).astype(np.uint8)
+    return result
+
+
+def _turned(angle: float) -> npt.NDArray[np.float64]:
+    """Rotation of RGB about the grey axis (Rodrigues' formula)."""
+    axis = np.full(3, 1 / np.sqrt(3))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    rotation: npt.NDArray[np.float64] = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return rotation
+
+
+def pasted(
+    views: Sequence[Sample], classes: Callable[[Sample], Array], share: float, rng: np.random.Generator
+) -> list[Sample]:
+    """`share` of the samples of a batch with classes of the next one pasted in; `classes` gives ids `(h, w)`."""
+    if not share or len(views) < 2:
+        return list(views)
+    partners = [*views[1:], views[0]]
+    return [
+        paste_classes(view, other, classes(other), rng) if rng.random() < share else view
+        for view, other in zip(views, partners, strict=True)
+    ]
+
+
+def paste_classes(sample: Sample, other: Sample, classes: Array, rng: np.random.Generator) -> Sample:
+    """Half of the classes that are in `other`, chosen at random, cut out of it and pasted over `sample`.
+
+    `classes` `(h, w)` are the ids of `other`. Both have the same arrays, of any resolutions of one field of view;
+    what only one of them has (see `samples.PRESENT`), the result has not. Method: ClassMix (Olsson et al., arXiv
+    2007.07936).
+    """
+    there = np.unique(classes)
+    chosen = rng.choice(there, len(there) // 2, replace=False)
+    mask = np.isin(classes, chosen).astype(np.uint8)
+    result = {}
+    for name, array in sample.items():
+        if array.ndim < 3:
+            result[name] = array & other[name]
+            continue
+        height, width = array.shape[:2]
+        own = (
+            mask
+            if mask.shape == (height, width)
+            else cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
+        )
+        result[name] = np.where(own[..., None] > 0, other[name], array)
+    return result

@@ -131,3 +131,22 @@ def restore(module: nn.Module, folder: Path) -> None:
             f"The weights in {folder} do not fit the network of its {CONFIG}.",
             hint="The two files come from different trainings; copy both again.",
         ) from error
+
+
+def borrow(module: nn.Module, folder: Path) -> str:
+    """Begins `module` with the weights of a checkpoint, tensor by tensor, wherever name and shape agree.
+
+    Returns what provenance keeps: the checkpoint and the share of parameters that came from it. Raises
+    CheckpointError when it cannot be read or nothing fits.
+    """
+    given, own = read_weights(folder), module.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    total = sum(parameter.numel() for parameter in module.parameters())
+    share = sum(parameter.numel() for name, parameter in module.named_parameters() if name in fitting) / total
+    if share == 0:
+        raise CheckpointError(
+            f"No weight in {folder} fits this network.",
+            hint="Begin with a checkpoint of the same network, or with none.",
+        )
+    module.load_state_dict(fitting, strict=False)
+    return f"{folder.resolve().name}@{read_config(folder).weights_sha256[:16]}, {share:.0%} of the parameters"

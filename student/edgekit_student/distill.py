@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.augment import augment
+from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
-from edgekit_student.checkpoint import CheckpointConfig
+from edgekit_student.checkpoint import CheckpointConfig, borrow
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
@@ -87,6 +87,8 @@ def distill(
     )
     torch.manual_seed(settings.optimisation.seed)
     student = Student(config)
+    if settings.start:
+        config.provenance["start"] = borrow(student, Path(settings.start))
     seed = settings.optimisation.seed
     modalities = {
         "rgb": rgb,
@@ -102,7 +104,8 @@ def distill(
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
         picks = batch_indices(len(samples), step, settings.optimisation.batch, seed)
-        return collate([one(i, rng) for i in picks])
+        views = [one(i, rng) for i in picks]
+        return collate(pasted(views, lambda view: view[TEACHER].argmax(axis=-1), augmentation.paste, rng))
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         (logits,) = module(sample["rgb"].permute(0, 3, 1, 2).float())

@@ -10,13 +10,20 @@ from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.encoding import Encoded
 
 
-def modality_loss(modality: Modality, output: Tensor, target: Encoded, class_weights: Tensor | None = None) -> Tensor:
+def modality_loss(
+    modality: Modality,
+    output: Tensor,
+    target: Encoded,
+    class_weights: Tensor | None = None,
+    certainty: Tensor | None = None,
+) -> Tensor:
     """Scalar loss of `output` `(N, features, H, W)` against the encoded target of the same size.
 
-    Labels: cross-entropy, where `class_weights` `(classes,)` says how much each counts. Normals: one minus cosine.
+    `certainty` `(N, 1, H, W)` says how much each pixel counts. Labels: cross-entropy, where `class_weights`
+    `(classes,)` says how much each counts. Normals: one minus cosine.
     Edges and masks: binary cross-entropy on logits. Flow: end-point distance. Images and depth: L1, both standardised.
     """
-    weight = target.valid.float()
+    weight = target.valid.float() if certainty is None else target.valid * certainty
     if modality.kind is Kind.LABELS:
         per_pixel = _cross_entropy(output, target.values, class_weights)
     elif modality.kind is Kind.NORMALS:

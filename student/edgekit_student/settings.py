@@ -47,7 +47,7 @@ class Optimisation(_Table):
 
 
 class Augmentation(_Table):
-    """Random crops of a random scale, mirrored at random; colour changes touch RGB only."""
+    """Random crops of a random scale, mirrored at random; changes of colour, blur and noise touch RGB only."""
 
     crop: Annotated[tuple[int, int], BeforeValidator(size_of)] | None = Field(
         None, description="WIDTHxHEIGHT; else the whole frame"
@@ -57,6 +57,15 @@ class Augmentation(_Table):
     brightness: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
     contrast: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
     saturation: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
+    hue: float = Field(0.0, ge=0, le=180, description="largest turn, in degrees")
+    blur: float = Field(0.0, ge=0, le=10, description="largest Gaussian blur of half of the samples, sigma in pixels")
+    noise: float = Field(0.0, ge=0, le=64, description="largest Gaussian noise, sigma in grey levels of 255")
+    paste: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the samples that get half of another frame's classes pasted in (ClassMix)",
+    )
 
 
 class Masking(_Table):
@@ -73,6 +82,9 @@ class Ensemble(_Table):
     mirror: bool = Field(True, description="average with the mirrored frame")
 
 
+_START = Field("", description="folder of a checkpoint whose weights to begin with, where they fit")
+
+
 class TrainSettings(_Table):
     """PHG-MAE: which modalities, which network, how long. Empty lists mean: all that were not labelled by people."""
 
@@ -80,6 +92,10 @@ class TrainSettings(_Table):
     inputs: tuple[str, ...] = Field((), description="modalities that it sees; else all automatic ones but the target")
     outputs: tuple[str, ...] = Field((), description="modalities that it predicts; else the inputs and the target")
     target: str = Field("", description="the labels that students will learn; else `vote`, or the only labels")
+    certainty: str = Field(
+        "", description="modality that says how much each pixel of the target counts, such as `vote_agreement` makes"
+    )
+    start: str = _START
     missing: _Missing = "drop"
     loss_weights: dict[str, float] = Field(
         default_factory=dict, description="by modality; else 1 for the target and 0.3 for the others"
@@ -94,6 +110,7 @@ class DistillSettings(_Table):
     """The student: which network, how long, and how the ensemble that teaches it is formed."""
 
     network: str = Field("edge-430k", description=_NETWORKS)
+    start: str = _START
     missing: _Missing = "drop"
     temperature: float = Field(1.0, gt=0, description="above 1 flattens what the ensemble says, below sharpens it")
     class_balance: float = _BALANCE

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.augment import augment
+from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
-from edgekit_student.checkpoint import CONFIG, CheckpointConfig
+from edgekit_student.checkpoint import CONFIG, CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, modality_loss
@@ -50,7 +50,7 @@ def train(
     """
     refuse_finished(run)
     inputs, outputs, target = choose_modalities(data, settings)
-    names = list(dict.fromkeys([*inputs, *outputs]))
+    names = list(dict.fromkeys([*inputs, *outputs, *([settings.certainty] if settings.certainty else [])]))
     samples = ModalityDataset(
         data, names, split="train", missing=settings.missing, one_of=[inputs, outputs], cache_bytes=CACHE_BYTES
     )
@@ -70,6 +70,8 @@ def train(
     )
     torch.manual_seed(settings.optimisation.seed)
     model = PHGMAE(config)
+    if settings.start:
+        config.provenance["start"] = borrow(model, Path(settings.start))
     weights = class_weights(samples.frequencies(target), settings.class_balance)
     # Videos may differ in size, the samples of a batch may not.
     augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})
@@ -78,7 +80,8 @@ def train(
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
         picks = batch_indices(len(samples), step, count, seed)
-        return collate([augment(samples[i], samples.modalities, augmentation, rng) for i in picks])
+        views = [augment(samples[i], samples.modalities, augmentation, rng) for i in picks]
+        return collate(pasted(views, lambda view: view[target][..., 0], augmentation.paste, rng))
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -107,6 +110,9 @@ def reconstruction_loss(
             modality, sample[modality.name][:, step // 2 :: step, step // 2 :: step], model.config.statistics
         )
         target = Encoded(target.values, target.valid & sample[modality.name + PRESENT].view(-1, 1, 1, 1))
+        certainty = None
+        if settings.certainty and modality.name == model.target.name:
+            certainty = _certainty(sample[settings.certainty][:, step // 2 :: step, step // 2 :: step])
         if modality.kind is not Kind.LABELS:
             # Only labels are worth the finer grid: their edges decide what students learn.
             target = Encoded(
@@ -114,8 +120,20 @@ def reconstruction_loss(
                 F.adaptive_avg_pool2d(target.valid.float(), _size(output)) == 1,
             )
         balance = class_weights if modality.name == model.target.name else None
-        total = total + weight * modality_loss(modality, upsample(output, _size(target.values)), target, balance)
+        total = total + weight * modality_loss(
+            modality, upsample(output, _size(target.values)), target, balance, certainty
+        )
     return total
+
+
+def _certainty(stored: Tensor) -> Tensor:
+    """Weights `(N, 1, H, W)`, 0..1, of a stored share `(N, H, W, 1)`: its square, so that two voters of three that
+    agree count less than half of what three do.
+    """
+    share = stored.permute(0, 3, 1, 2).float()
+    if not stored.dtype.is_floating_point:
+        share = share / 255
+    return share.nan_to_num(0.0).clamp(0, 1).square()
 
 
 def _size(values: Tensor) -> tuple[int, int]:
@@ -139,7 +157,13 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
     outputs = list(settings.outputs) or [*inputs, target]
     if target not in outputs:
         outputs.append(target)
-    declared = declarations(data, [*inputs, *outputs], split="train")
+    certainty = [settings.certainty] if settings.certainty else []
+    declared = declarations(data, [*inputs, *outputs, *certainty], split="train")
+    if certainty and declared[settings.certainty].features != 1:
+        raise UsageError(
+            f"The certainty {settings.certainty!r} has {declared[settings.certainty].features} values a pixel, not one.",
+            hint="Name what the expert vote_agreement makes, or a mask.",
+        )
     if declared[target].kind is not Kind.LABELS:
         raise UsageError(f"The target {target!r} is of kind {declared[target].kind.value}, not labels.")
     return inputs, outputs, target
