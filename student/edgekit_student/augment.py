@@ -95,7 +95,7 @@ def _recolour(rgb: npt.NDArray[np.uint8], settings: Augmentation, rng: np.random
     offset = np.full((3, 1), 128 * (1 - gain) + shift)
     result: npt.NDArray[np.uint8] = cv2.transform(np.ascontiguousarray(rgb), np.hstack([matrix, offset]))
     if settings.blur and rng.random() < 0.5:
-        result = cv2.GaussianBlur(result, (0, 0), max(0.05, rng.uniform(0, settings.blur)))  # type: ignore[assignment]
+        result = cv2.GaussianBlur(result, (0, 0), max(0.05, rng.uniform(0, settings.blur)))
     if settings.noise:
         grain = rng.standard_normal(result.shape, np.float32) * np.float32(rng.uniform(0, settings.noise))
         result = np.clip(np.rint(result + grain), 0, 255).astype(np.uint8)

@@ -64,7 +64,7 @@ class Augmentation(_Table):
         0.0,
         ge=0,
         le=1,
-        description="share of the samples that get half of another frame's classes pasted in (ClassMix)",
+        description="share of the samples with half of another frame's classes pasted in (ClassMix)",
     )
 
 

@@ -161,7 +161,7 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
     declared = declarations(data, [*inputs, *outputs, *certainty], split="train")
     if certainty and declared[settings.certainty].features != 1:
         raise UsageError(
-            f"The certainty {settings.certainty!r} has {declared[settings.certainty].features} values a pixel, not one.",
+            f"The certainty {settings.certainty!r} does not have one value a pixel.",
             hint="Name what the expert vote_agreement makes, or a mask.",
         )
     if declared[target].kind is not Kind.LABELS:
