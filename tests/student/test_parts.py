@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
-from edgekit_student.augment import augment
+from edgekit_student.augment import augment, paste_classes, pasted
 from edgekit_student.batches import batch_indices
 from edgekit_student.encoding import decode, encode
 from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
 from edgekit_student.metrics import class_iou, confusion, constant_miou, doubts, miou, pixel_accuracy
+from edgekit_student.samples import PRESENT
 from edgekit_student.settings import Augmentation
 
 SCENE = Taxonomy("scene", ("ground", "sky", "thing"), ((0, 255, 0), (0, 255, 255), (255, 0, 0)))
@@ -130,6 +131,75 @@ def test_augmentation_moves_all_modalities_alike() -> None:
         assert out["rgb"].shape == (64, 96, 3)
         agreement = (np.rint(out["rgb"][..., :1] / 100).astype(np.uint8) == out["labels"]).mean()
         assert agreement > 0.97
+
+
+PLAIN = {"mirror": False, "scale": (1.0, 1.0), "brightness": 0, "contrast": 0, "saturation": 0}
+
+
+def recoloured(rgb: np.ndarray, seed: int, **settings: object) -> np.ndarray:
+    modalities = {"rgb": Modality("rgb", Kind.IMAGE, channels=3)}
+    chosen = Augmentation(**{**PLAIN, **settings})  # type: ignore[arg-type]
+    return augment({"rgb": rgb}, modalities, chosen, np.random.default_rng(seed))["rgb"]
+
+
+def test_hue_turns_colours_and_leaves_grey_alone() -> None:
+    grey = np.full((8, 8, 3), 120, np.uint8)
+    red = np.full((8, 8, 3), (140, 90, 90), np.uint8)
+    turned = [recoloured(red, seed, hue=60) for seed in range(8)]
+    assert all(np.abs(recoloured(grey, seed, hue=60).astype(int) - 120).max() <= 1 for seed in range(8))
+    assert len({tuple(picture[0, 0]) for picture in turned}) == 8
+    for picture in turned:  # as light, and as far from grey as before
+        pixel, before = picture[0, 0].astype(float), red[0, 0].astype(float)
+        assert pixel.sum() == pytest.approx(320, abs=2)
+        assert np.linalg.norm(pixel - 320 / 3) == pytest.approx(np.linalg.norm(before - 320 / 3), abs=2)
+
+
+def test_blur_and_noise_are_of_rgb_alone() -> None:
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(60, 190, (48, 64, 3), np.uint8)
+    ids = rng.integers(0, 3, (48, 64, 1), np.uint8)
+    modalities = {"rgb": Modality("rgb", Kind.IMAGE, channels=3), "labels": LABELS}
+    noisy = augment({"rgb": rgb, "labels": ids}, modalities, Augmentation(**PLAIN, noise=30), rng)
+    assert np.array_equal(noisy["labels"], ids)
+    assert 1 < np.abs(noisy["rgb"].astype(int) - rgb).mean() < 30
+    roughness = [np.abs(np.diff(recoloured(rgb, seed, blur=3).astype(int), axis=1)).mean() for seed in range(12)]
+    assert min(roughness) < 0.5 * max(roughness), "some are blurred"
+    assert max(roughness) == np.abs(np.diff(rgb.astype(int), axis=1)).mean(), "others are not"
+
+
+def test_pasted_classes_come_with_all_that_belongs_to_them() -> None:
+    rng = np.random.default_rng(0)
+    there = {"rgb": np.full((32, 48, 3), 10, np.uint8), "labels": np.zeros((32, 48, 1), np.uint8)}
+    ids = np.repeat(np.repeat(rng.integers(0, 3, (4, 6, 1), np.uint8), 8, 0), 8, 1)
+    other = {"rgb": np.repeat(ids * 50 + 60, 3, axis=-1), "labels": ids + 1}
+    coarse = np.zeros((8, 12, 2), np.uint8)
+    there["soft"], other["soft"] = coarse, np.repeat(ids[2::4, 2::4], 2, axis=-1) + 100
+    there["soft" + PRESENT], other["soft" + PRESENT] = np.asarray(True), np.asarray(False)
+    mixed = paste_classes(there, other, ids[..., 0], rng)
+    fresh = mixed["labels"][..., 0] > 0
+    (chosen,) = np.unique(ids[..., 0][fresh])  # one of three: half, rounded down
+    assert np.array_equal(fresh, ids[..., 0] == chosen)
+    assert (mixed["rgb"][fresh] == 50 * chosen + 60).all()
+    assert (mixed["rgb"][~fresh] == 10).all()
+    assert np.array_equal(mixed["soft"][..., 0] > 0, ids[2::4, 2::4, 0] == chosen)
+    assert not mixed["soft" + PRESENT]
+
+
+def test_a_share_of_a_batch_is_pasted_into() -> None:
+    views = [{"labels": np.full((8, 8, 1), 2 * index, np.uint8)} for index in range(40)]
+    views = [{"labels": np.concatenate([view["labels"], view["labels"] + 1], axis=1)} for view in views]
+    mixed = pasted(views, lambda view: view["labels"][..., 0], 0.5, np.random.default_rng(0))
+    changed = sum(not np.array_equal(a["labels"], b["labels"]) for a, b in zip(views, mixed, strict=True))
+    assert 10 < changed < 30
+    assert pasted(views, lambda view: view["labels"][..., 0], 0.0, np.random.default_rng(0)) == views
+
+
+def test_pixels_of_no_certainty_cost_nothing() -> None:
+    target = encode(LABELS, torch.tensor([[[[0], [1]]]], dtype=torch.uint8), {})
+    right_left = torch.tensor([[[[9.0, 9.0]], [[0.0, 0.0]], [[0.0, 0.0]]]])  # says 0 twice: the second is wrong
+    sure_of_left = torch.tensor([[[[1.0, 0.0]]]])
+    assert modality_loss(LABELS, right_left, target, None, sure_of_left) < 0.01
+    assert modality_loss(LABELS, right_left, target) > 4
 
 
 def test_a_mirrored_flow_points_the_other_way() -> None:

@@ -89,6 +89,33 @@ def test_a_resumed_training_ends_with_the_same_weights(scene: Path, tmp_path: Pa
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_training_begins_with_the_weights_that_fit(scene: Path, tmp_path: Path) -> None:
+    first = trained(scene, tmp_path / "first", short(1, inputs=("rgb", "blind_expert"), outputs=("vote",)))
+    start = str(tmp_path / "first")
+    # No step worth its name: what comes out is what it began with.
+    still = {"optimisation__learning_rate": 1e-12, "optimisation__weight_decay": 0.0}
+    settings = short(1, inputs=("rgb", "blind_expert", "depth"), outputs=("vote",), start=start, **still)
+    model = trained(scene, tmp_path / "second", settings)
+    told = model.config.provenance["start"]
+    assert told.startswith("first@")
+    given, begun = first.state_dict(), model.state_dict()
+    same = [name for name in given if given[name].shape == begun[name].shape]
+    assert "network.stem.0.conv.weight" not in same, "another number of inputs"
+    assert all(torch.allclose(begun[name], given[name]) for name in same if "conv.weight" in name)
+    with pytest.raises(CheckpointError, match="No weight"):
+        trained(scene, tmp_path / "third", read_settings(TrainSettings, None, network="safeuav-150k", start=start))
+    with pytest.raises(CheckpointError, match=r"No checkpoint|cannot be read"):
+        trained(scene, tmp_path / "fourth", short(1, start=str(tmp_path / "nowhere")))
+
+
+def test_the_certainty_of_the_target_is_a_stored_modality(scene: Path, tmp_path: Path) -> None:
+    trained(scene, tmp_path / "run", short(1, certainty="depth"))
+    with pytest.raises(UsageError, match="one value a pixel"):
+        trained(scene, tmp_path / "other", short(1, certainty="rgb"))
+    with pytest.raises(DataError, match="no modality"):
+        trained(scene, tmp_path / "third", short(1, certainty="agreement"))
+
+
 def test_ensembles_mask_as_the_training_did(scene: Path, tmp_path: Path) -> None:
     settings = short(1, masking__hide=0.9, masking__always_visible=("rgb",))
     trained(scene, tmp_path / "run", settings)
