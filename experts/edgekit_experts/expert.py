@@ -36,10 +36,18 @@ class Expert(ABC):
 
     Subclasses say what they need (`requires`: names of modalities; `context`: frames before and after) and
     what they make (`produces`). The constructor's keyword arguments are the parameters of the config file.
+
+    For `edgekit experts`: `example` are parameters that suffice to build it, inputs being streams of the synthetic
+    world or other experts by their names; kinds in and out are read off what they build. An expert that cannot be
+    built so, or makes what its input is, says what it `makes`. `weights` says where they come from: the name of a
+    checkpoint, "your file", or nothing where none are needed.
     """
 
     context: tuple[int, int] = (0, 0)  # of the class, or of one instance where a parameter decides it
     deterministic: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {}
+    makes: ClassVar[str] = ""
+    weights: ClassVar[str] = ""
 
     @property
     def identity(self) -> str:

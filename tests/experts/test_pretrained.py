@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from edgekit_experts.expert import Batch
-from edgekit_experts.learned.pretrained import Preparation, PretrainedDepth, PretrainedLabels, taxonomy_of
+from edgekit_experts.learned.preparation import Preparation
+from edgekit_experts.learned.pretrained import PretrainedDepth, PretrainedLabels, _mask_classification, taxonomy_of
 from edgekit_experts.taxonomies import ADE20K, CITYSCAPES
 from edgekit_runtime.errors import ExpertError
 
@@ -115,6 +116,62 @@ def mask2former(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save(tmp_path_factory.mktemp("mask2former"), model, "Mask2FormerImageProcessor", **size, **HALVES)
 
 
+@pytest.fixture(scope="module")
+def oneformer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("oneformer")
+    letters = sorted({*"the task is semantic"} - {" "})
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(vocab={token: n for n, token in enumerate(tokens)}, merges=[])
+    config = transformers.OneFormerConfig(
+        backbone_config=transformers.SwinConfig(
+            image_size=64,
+            embed_dim=8,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 2, 2],
+            window_size=2,
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ),
+        hidden_dim=32,
+        conv_dim=32,
+        mask_dim=32,
+        encoder_feedforward_dim=16,
+        dim_feedforward=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        query_dec_layers=1,
+        num_attention_heads=2,
+        num_queries=10,
+        max_seq_len=32,
+        task_seq_len=32,
+        text_encoder_vocab_size=len(tokens),
+        text_encoder_context_length=32,
+        text_encoder_width=64,
+        text_encoder_num_layers=1,
+        is_training=True,  # as some are published
+        id2label={0: "one", 1: "two", 2: "three"},
+        label2id={"one": 0, "two": 1, "three": 2},
+    )
+    names = {str(number): {"name": name, "isthing": 1} for number, name in enumerate(["one", "two", "three"])}
+    (folder / "classes.json").write_text(json.dumps(names), encoding="utf-8")
+    size = {"shortest_edge": 64, "longest_edge": 128}
+    pictures = transformers.OneFormerImageProcessorPil(
+        size=size, repo_path=str(folder), class_info_file="classes.json", num_text=6, **HALVES
+    )
+    processor = transformers.OneFormerProcessor(pictures, tokenizer, max_seq_length=32, task_seq_length=32)
+    processor.save_pretrained(folder)
+    return save(
+        folder,
+        transformers.OneFormerForUniversalSegmentation(config),
+        "OneFormerImageProcessor",
+        size=size,
+        resample=2,
+        repo_path=str(folder),
+        class_info_file="classes.json",
+        **HALVES,
+    )
+
+
 def answer(expert: Any, frame: np.ndarray) -> np.ndarray:
     modality = expert.produces({})
     computed = expert.compute(Batch(frame[None], {}, 0))
@@ -137,11 +194,11 @@ def test_depth_is_that_of_the_librarys_pipeline(dpt: str, frame: np.ndarray) -> 
 
 def test_compiled_is_torch_to_the_fifth_digit_and_pictures_need_not_be_square(dpt: str, frame: np.ndarray) -> None:
     expert = PretrainedDepth(dpt, size=96)
-    assert expert._network_size(*frame.shape[:2]) == (64, 96)
-    tensor = expert._prepared().tensor(frame, (64, 96))
+    assert expert.network_size(*frame.shape[:2]) == (64, 96)
+    tensor = expert.preparation.tensor(frame, (64, 96))
     with torch.no_grad():
-        expected = expert._load()(torch.from_numpy(tensor)).numpy()
-    compiled = expert._network((64, 96))(tensor)
+        expected = expert.load()(torch.from_numpy(tensor)).numpy()
+    compiled = expert._network("dpt", expert.load, tensor.shape)(tensor)[0]
     assert compiled.shape == expected.shape
     np.testing.assert_allclose(compiled, expected, atol=1e-4 * np.abs(expected).max())
     assert np.isfinite(answer(expert, frame)).all()
@@ -167,6 +224,25 @@ def test_classes_are_those_of_the_librarys_pipeline(
     assert (labels == expected.numpy()).mean() > {"segformer": 0.95, "mask2former": 0.85}[name]
 
 
+def test_oneformer_is_told_its_task_as_the_library_tells_it(oneformer: str, frame: np.ndarray) -> None:
+    processor = transformers.OneFormerProcessor.from_pretrained(oneformer, max_seq_length=32, task_seq_length=32)
+    model = transformers.OneFormerForUniversalSegmentation.from_pretrained(oneformer, is_training=False).eval()
+    inputs = processor(Image.fromarray(frame), ["semantic"], return_tensors="pt")
+    with torch.no_grad():
+        told, untold = (
+            model(pixel_values=inputs["pixel_values"], task_inputs=tokens)
+            for tokens in (inputs["task_inputs"], torch.zeros_like(inputs["task_inputs"]))
+        )
+    (expected,) = processor.post_process_semantic_segmentation(told, target_sizes=[frame.shape[:2]])
+    expert = PretrainedLabels(oneformer)
+    assert (answer(expert, frame) == expected.numpy()).mean() > 0.95
+    picture = inputs["pixel_values"].numpy()
+    (evidence,) = expert._network("pretrained_labels", expert.load, picture.shape)(picture)
+    right, wrong = (_mask_classification(outputs).numpy() for outputs in (told, untold))
+    np.testing.assert_allclose(evidence, right, atol=1e-4 * np.abs(right).max())
+    assert np.abs(evidence - wrong).max() > 0.01 * np.abs(right).max()  # the task makes a difference
+
+
 def test_known_classes_carry_the_taxonomy_that_tables_speak(segformer: str, mask2former: str) -> None:
     assert PretrainedLabels(segformer).produces({}).taxonomy == CITYSCAPES
     unknown = PretrainedLabels(mask2former).produces({}).taxonomy
@@ -177,9 +253,9 @@ def test_known_classes_carry_the_taxonomy_that_tables_speak(segformer: str, mask
 
 def test_the_second_run_finds_the_network_converted(dpt: str, frame: np.ndarray, tmp_path: Path) -> None:
     first = answer(PretrainedDepth(dpt), frame)
-    assert list((tmp_path / "cache" / "edgekit" / "experts").glob("pretrained_depth-*-64x64-*.xml"))
+    assert list((tmp_path / "cache" / "edgekit" / "experts").glob("pretrained_depth-*-1x3x64x64-*.xml"))
     again = PretrainedDepth(dpt)
-    again._load = lambda: pytest.fail("converted again")  # type: ignore[method-assign]
+    again.load = lambda: pytest.fail("converted again")  # type: ignore[method-assign]
     np.testing.assert_array_equal(answer(again, frame), first)
 
 
@@ -194,6 +270,7 @@ def test_the_second_run_finds_the_network_converted(dpt: str, frame: np.ndarray,
         ),
         ({"size": {"shortest_edge": 384, "longest_edge": 640}, "size_divisor": 32}, (540, 960), (384, 640)),
         ({"size": {"height": 512, "width": 1024}}, (1080, 1920), (512, 1024)),
+        ({"size": {"longest_edge": 1024}, "do_pad": True}, (540, 960), (576, 1024)),
     ],
 )
 def test_sizes_are_those_that_the_checkpoint_asks_for(
@@ -210,7 +287,7 @@ def test_a_checkpoint_that_could_run_code_is_refused(dpt: str, tmp_path: Path) -
     with pytest.raises(ExpertError, match="safetensors"):
         _ = PretrainedDepth(str(folder)).identity
     with pytest.raises(ExpertError, match="cannot be loaded"):
-        PretrainedDepth(str(folder))._load()
+        PretrainedDepth(str(folder)).load()
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ PRESETS = {
 }
 
 
-class _DenseFlow(Expert):
+class DenseFlow(Expert):
     """Flow from each frame to the one `gap` frames later (earlier, where it is negative)."""
 
     name: str
@@ -42,19 +42,24 @@ class _DenseFlow(Expert):
 
     def compute(self, batch: Batch) -> Array:
         before, after = self.context
-        greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in batch.frames]
-        out = np.empty((len(greys) - before - after, *batch.frames.shape[1:3], 2), np.float16)
+        views = [self._view(frame) for frame in batch.frames]
+        height, width = batch.frames.shape[1:3]
+        out = np.empty((len(views) - before - after, height, width, 2), np.float16)
         search = self._search()
         for index, result in enumerate(out, before):
-            result[...] = search(greys[index], greys[index + self.gap])
+            result[...] = search(views[index], views[index + self.gap])[:height, :width]
         return out
+
+    def _view(self, frame: Array) -> Array:
+        """What is searched in: the frame in grey, uint8 (H, W)."""
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))
 
     @abstractmethod
     def _search(self) -> Callable[[Array, Array], Array]:
-        """A function from two grey uint8 frames to float32 (H, W, 2)."""
+        """A function from the views of two frames to float32 (H, W, 2) or more, the frame at its upper left."""
 
 
-class DisFlow(_DenseFlow):
+class DisFlow(DenseFlow):
     """Flow from a frame to the one `gap` frames later: float16 (H, W, 2), pixels (dx, dy).
 
     A negative `gap` looks back. The frames at the end of a video, which have no such partner, are paired with its
@@ -77,7 +82,7 @@ class DisFlow(_DenseFlow):
         return lambda first, second: np.asarray(search.calc(first, second, None))
 
 
-class FarnebackFlow(_DenseFlow):
+class FarnebackFlow(DenseFlow):
     """Flow from a frame to the one `gap` frames later: float16 (H, W, 2), pixels (dx, dy).
 
     A negative `gap` looks back. `window` is the side of the averaging window in pixels, `levels` the number of
