@@ -37,17 +37,17 @@ class Expert(ABC):
     Subclasses say what they need (`requires`: names of modalities; `context`: frames before and after) and
     what they make (`produces`). The constructor's keyword arguments are the parameters of the config file.
 
-    For `edgekit experts`: `example` are parameters that suffice to build it, inputs being streams of the synthetic
-    world or other experts by their names; kinds in and out are read off what they build. An expert that cannot be
-    built so, or makes what its input is, says what it `makes`. `weights` says where they come from: the name of a
-    checkpoint, "your file", or nothing where none are needed.
+    For `edgekit experts`: `example` are parameters that suffice to build it, its inputs being streams of the
+    synthetic world, or other experts by name; kinds in and out are read off what they build. An expert that says
+    what it makes only with its weights at hand, or makes whatever it is given, says so in `makes`. `weights_from` is
+    the name of a checkpoint, "your file", or empty where none are needed.
     """
 
     context: tuple[int, int] = (0, 0)  # of the class, or of one instance where a parameter decides it
     deterministic: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {}
     makes: ClassVar[str] = ""
-    weights: ClassVar[str] = ""
+    weights_from: ClassVar[str] = ""
 
     @property
     def identity(self) -> str:

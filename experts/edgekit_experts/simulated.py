@@ -185,7 +185,11 @@ class _SimulatedLabels(Expert):
 
 
 class SimulatedSharp(_SimulatedLabels):
-    """Fine borders, and whole regions taken for something else."""
+    """Fine borders, and whole regions taken for something else: true labels in, uint8 (H, W, 1), Dronescapes ids.
+
+    For flights of the synthetic world, whose truth it degrades; `seed` decides where. Method: edgekit's own, see
+    `edgekit_experts/simulated.py`.
+    """
 
     name = "simulated_sharp"
     degradation = Degradation(
@@ -208,7 +212,10 @@ class SimulatedSharp(_SimulatedLabels):
 
 
 class SimulatedSmooth(_SimulatedLabels):
-    """Right about regions more often, but with rounded shapes: what is thin or small goes under."""
+    """Right about regions more often, but with rounded shapes: true labels in, uint8 (H, W, 1), Dronescapes ids.
+
+    What is thin or small goes under. For flights of the synthetic world; `seed` and method as for `simulated_sharp`.
+    """
 
     name = "simulated_smooth"
     degradation = Degradation(
@@ -232,7 +239,10 @@ class SimulatedSmooth(_SimulatedLabels):
 
 
 class SimulatedSloppy(_SimulatedLabels):
-    """Wandering borders, missed things, inventions, and confusions of all kinds."""
+    """Wandering borders, missed things, inventions, all confusions: true labels in, uint8 (H, W, 1), Dronescapes ids.
+
+    For flights of the synthetic world; `seed` and method as for `simulated_sharp`.
+    """
 
     name = "simulated_sloppy"
     degradation = Degradation(
@@ -257,9 +267,10 @@ class SimulatedSloppy(_SimulatedLabels):
 
 
 class SimulatedDepth(Expert):
-    """True depth with a scale that drifts, smooth errors and blurred borders; metres, float16.
+    """True depth with a scale that drifts, smooth errors and blurred borders: float16 (H, W, 1), metres.
 
-    As networks do, it answers everywhere: what is farther than `farthest`, the sky too, comes out at about that.
+    As networks do, it answers everywhere: what is farther than `farthest`, the sky too, comes out at about that. For
+    flights of the synthetic world. Method: edgekit's own, see `edgekit_experts/simulated.py`.
     """
 
     def __init__(self, seed: int = 0, scale_drift: float = 0.12, error: float = 0.08, farthest: float = 1000.0) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from clips import numbered_frames, write_clip
+
+# Small bundles are made as the runtime's tests make them.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
 
 REAL = Path(__file__).parents[3] / "shared" / "real"
 

@@ -59,7 +59,7 @@ def test_flow_is_torchvisions(flows: Any, gap: int, tmp_path: Path, monkeypatch:
     expert = RaftFlow(gap, "small", str(path), updates=3)
     modality = expert.produces({})
     assert (modality.kind, modality.unit, modality.channels) == (Kind.FLOW, "px", 2)
-    before, after = expert.context
+    before, _ = expert.context
     computed = expert.compute(Batch(frames, {}, before))
     assert computed.shape == (len(frames) - abs(gap), 135, 204, 2)
     assert computed.dtype == np.float16

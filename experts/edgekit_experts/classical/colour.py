@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 class Rgb(Expert):
-    """The frame as decoded: uint8 (H, W, 3), 0 to 255, stored without loss."""
+    """The frame as decoded: RGB, uint8 (H, W, 3), 0 to 255, stored without loss."""
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         return Modality("rgb", Kind.IMAGE, 3, "uint8", (0, 255))
@@ -26,7 +26,10 @@ class Rgb(Expert):
 
 
 class Hsv(Expert):
-    """Hue, saturation, value: uint8 (H, W, 3), each over the whole of 0 to 255 (hue: 256 steps are 360°)."""
+    """Hue, saturation, value: uint8 (H, W, 3), each over the whole of 0 to 255 (hue: 256 steps are 360°).
+
+    Method: Smith, Color Gamut Transform Pairs, 1978, as in OpenCV.
+    """
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         return Modality("hsv", Kind.IMAGE, 3, "uint8", (0, 255))

@@ -19,8 +19,8 @@ Array = npt.NDArray[Any]
 class Canny(Expert):
     """Edges of the grey frame after a Gaussian blur: uint8 (H, W, 1), 0 or 255.
 
-    `low` and `high` are the thresholds of the hysteresis on the gradient (Canny 1986), `sigma` the blur in
-    pixels, 0 for none.
+    `low` and `high` are the thresholds of the hysteresis on the gradient, `sigma` the blur in pixels, 0 for none.
+    Method: Canny, A Computational Approach to Edge Detection, 1986, as in OpenCV.
     """
 
     def __init__(self, low: float = 60.0, high: float = 150.0, sigma: float = 1.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -14,7 +14,13 @@ Array = npt.NDArray[Any]
 
 
 class Given(Expert):
-    """A stream of the source, unchanged: the truth of the synthetic world, pictures that lie beside the frames."""
+    """A stream of the source, unchanged: the truth of the synthetic world, pictures that lie beside the frames.
+
+    `of` names the stream; kind, shape, range, unit and taxonomy are its own. No method: what came is what is stored.
+    """
+
+    makes = "any"
+    example: ClassVar[Mapping[str, Any]] = {"of": "labels"}
 
     def __init__(self, of: str) -> None:
         self.of = of

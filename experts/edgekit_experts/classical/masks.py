@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ class ClassMask(Expert):
 
     `group` is one that ships (buildings, sky-and-water, transportation, containing, vegetation, safe-to-land), for
     every taxonomy that ships; or `classes` names them. The maps may speak different taxonomies. `votes` is how
-    many maps must agree, by default more than half of those that are not ignored at the pixel.
+    many maps must agree, by default more than half of those that are not ignored at the pixel. Method and groups:
+    arXiv 2510.14862.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"of": "labels", "group": "buildings"}
 
     def __init__(self, of: str | Sequence[str], group: str = "", classes: Sequence[str] = (), votes: int = 0) -> None:
         self.of = (of,) if isinstance(of, str) else tuple(of)
@@ -88,8 +91,10 @@ class Nearby(Expert):
     """The part of the mask `of` that is nearer than `limit`: uint8 (H, W, 1), 0 or 1.
 
     `depth` names the depth, `limit` is in its unit; for inverse depth, near is above it. The paper takes buildings
-    within 0.3 of the unit range of relative depth.
+    within 0.3 of the unit range of relative depth (arXiv 2510.14862).
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"of": "class_mask", "depth": "true_depth", "limit": 100.0}
 
     def __init__(self, of: str, depth: str, limit: float) -> None:
         self.of, self.depth, self.limit = of, depth, limit
@@ -119,6 +124,8 @@ class SafeLanding(Expert):
     `class_mask` over the group safe-to-land, also only there. The rule and its numbers are those of
     arXiv 2510.14862, where up is +y; normals of this pipeline look up with -y, which is accounted for.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"normals": "true_normals", "depth": "true_depth", "farthest": 100.0}
 
     def __init__(
         self,
@@ -161,8 +168,11 @@ class SafeLanding(Expert):
 class Confident(Expert):
     """Where a picture of agreement or probability `of` reaches `least`, 0 to 1: uint8 (H, W, 1), 0 or 1.
 
-    `of` is one of 0 to 255, such as that of `vote_agreement`.
+    `of` is one of 0 to 255, such as that of `vote_agreement`. Method: a threshold, as pseudo-labels are commonly
+    filtered.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"of": "vote_agreement"}
 
     def __init__(self, of: str, least: float = 0.66) -> None:
         if not 0 <= least <= 1:

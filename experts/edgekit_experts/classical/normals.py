@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -34,6 +34,8 @@ class Normals(Expert):
     SVD of each window would give it; the covariances of all windows come from ten box filters over products of
     the coordinates, the eigenvectors in closed form.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"of": "true_depth"}
 
     def __init__(
         self, of: str, window: int = 11, fov: float = 60.0, intrinsics: tuple[float, ...] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -31,6 +31,8 @@ class ParallaxDepth(Expert):
     horizontal field of view `fov` in degrees, or of `intrinsics` = [fx, fy, cx, cy]. Method: Nistér, An Efficient
     Solution to the Five-Point Relative Pose Problem, 2004, as in OpenCV.
     """
+
+    example: ClassVar[Mapping[str, Any]] = {"of": "dis_flow"}
 
     def __init__(
         self, of: str, fov: float = 60.0, intrinsics: tuple[float, ...] | None = None, tolerance: float = 1.0

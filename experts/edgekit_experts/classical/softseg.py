@@ -108,7 +108,7 @@ class Halftone(Expert):
     """The frame as black dots on white, the darker the larger: uint8 (H, W, 1), 0 or 255.
 
     `dot` is the distance of dots in pixels, `angle` that of their rows in degrees: classical amplitude
-    modulation, grey against a periodic threshold.
+    modulation, grey against a periodic threshold (Ulichney, Digital Halftoning, 1987).
     """
 
     def __init__(self, dot: float = 6.0, angle: float = 45.0) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -38,8 +38,9 @@ class BundleModel(Expert):
     """
 
     deterministic = False
-    makes = "labels or depth"
-    weights = "your file"
+    makes = "labels, depth"
+    weights_from = "your file"
+    example: ClassVar[Mapping[str, Any]] = {"path": "model.edgekit"}
 
     def __init__(self, path: str, output: str = "labels") -> None:
         if output not in _OUTPUTS:
@@ -71,10 +72,10 @@ class BundleModel(Expert):
             results = [self._model(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)) for frame in batch.frames]
         if self.output is Kind.LABELS:
             labels = [cv2.resize(_there(one.labels), size, interpolation=cv2.INTER_NEAREST) for one in results]
-            return np.stack(labels)[..., None]
+            return np.asarray(np.stack(labels)[..., None], np.uint8)
         depths = (_there(one.depth).astype(np.float32) for one in results)
         grown = np.stack([cv2.resize(depth, size, interpolation=cv2.INTER_LINEAR) for depth in depths])
-        return np.clip(grown, -65504, 65504).astype(np.float16)[..., None]
+        return np.asarray(np.clip(grown, -65504, 65504), np.float16)[..., None]
 
     @cached_property
     def _bundle(self) -> Bundle:

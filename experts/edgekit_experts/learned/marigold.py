@@ -40,17 +40,17 @@ class MarigoldDepth(Expert):
 
     deterministic = False
     makes = "depth"
-    weights = "prs-eth/marigold-depth-v1-1"
+    weights_from = "prs-eth/marigold-depth-v1-1"
 
     def __init__(
         self, model: str = "", steps: int = 0, ensemble: int = 1, seed: int = 0, size: int = 0, device: str = "auto"
     ) -> None:
-        if steps < 0 or ensemble < 1 or not 0 <= seed < 2**31 or size < 0 or size % 8:
+        if steps < 0 or ensemble < 1 or seed < 0 or size < 0 or size % 8:
             raise ExpertError(
                 f"marigold_depth: steps {steps}, ensemble {ensemble}, seed {seed}, size {size} make no sense.",
-                hint="steps >= 0, ensemble >= 1, 0 <= seed < 2³¹, size a multiple of 8.",
+                hint="steps >= 0, ensemble >= 1, seed >= 0, size a multiple of 8.",
             )
-        self.model = model or self.weights
+        self.model = model or self.weights_from
         self.steps, self.ensemble, self.seed, self.size = steps, ensemble, seed, size
         self.execution = Execution(device=device)
         self._lock = threading.Lock()  # a pipeline keeps its place in the schedule in itself
@@ -70,7 +70,7 @@ class MarigoldDepth(Expert):
         if index.get("_class_name") != "MarigoldDepthPipeline":
             raise ExpertError(
                 f"{self.model!r} is a checkpoint of {index.get('_class_name')}, not of MarigoldDepthPipeline.",
-                hint=f"Such as {self.weights}.",
+                hint=f"Such as {self.weights_from}.",
             )
         unit = "affine-invariant inverse depth" if index.get("prediction_type") == "disparity" else "affine-invariant"
         return Modality("depth", Kind.DEPTH, 1, "float16", (0, 1), unit)
@@ -83,13 +83,12 @@ class MarigoldDepth(Expert):
     def _depth(self, frame: Array, number: int) -> Array:
         import torch
 
-        picture = torch.from_numpy(frame.transpose(2, 0, 1).astype(np.float32) / 255)[None]
         answer: Array = self._pipeline(
-            picture,
+            frame,
             num_inference_steps=self.steps or None,
             ensemble_size=self.ensemble,
             processing_resolution=self.size or None,
-            generator=torch.Generator("cpu").manual_seed((self.seed << 32) + number),
+            generator=torch.Generator("cpu").manual_seed(noise_seed(self.seed, number)),
         ).prediction
         return answer
 
@@ -100,7 +99,7 @@ class MarigoldDepth(Expert):
 
         on_cuda = self.execution.on_cuda
         try:
-            pipeline = MarigoldDepthPipeline.from_pretrained(
+            pipeline: Any = MarigoldDepthPipeline.from_pretrained(  # type: ignore[no-untyped-call]
                 self._folder, use_safetensors=True, torch_dtype=torch.float16 if on_cuda else torch.float32
             )
         except (OSError, ValueError) as error:
@@ -138,3 +137,8 @@ class MarigoldDepth(Expert):
                     hint="Others can run code when they are loaded; convert it first.",
                 )
         return folder
+
+
+def noise_seed(seed: int, number: int) -> int:
+    """32 bits that two numbers decide, which is all that torch takes of a seed on a CPU."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])

@@ -37,7 +37,7 @@ class PretrainedMasks(Pretrained):
     """
 
     makes = "edges"
-    weights = "facebook/sam-vit-base"
+    weights_from = "facebook/sam-vit-base"
 
     def __init__(
         self,
@@ -58,7 +58,9 @@ class PretrainedMasks(Pretrained):
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         kind = self.checkpoint.config.model_type
         if kind not in ("sam", "sam2", "sam2_video"):
-            raise ExpertError(f"{self.checkpoint.name!r} is {kind}, not SAM or SAM 2.", hint=f"Such as {self.weights}.")
+            raise ExpertError(
+                f"{self.checkpoint.name!r} is {kind}, not SAM or SAM 2.", hint=f"Such as {self.weights_from}."
+            )
         return Modality("boundaries", Kind.EDGES, 1, "uint8", (0, 255))
 
     def compute(self, batch: Batch) -> Array:
@@ -69,9 +71,9 @@ class PretrainedMasks(Pretrained):
         tensor = self.preparation.tensor(frame, size)
         features = self._network("sam_encoder", self._encoder, tensor.shape)(tensor)
         shapes = [feature.shape for feature in features]
-        # The quality is a number inside of the compiled network, and so a part of its name.
-        decoder = self._network(f"sam_decoder-{self.quality:g}", self._decoder, (1, _PROMPTS, 1, 2), *shapes)
-        strongest = np.maximum.reduce([decoder(prompts, *features)[0] for prompts in self._prompts(size)])
+        decoder = self._network("sam_decoder", self._decoder, (1,), (1, _PROMPTS, 1, 2), *shapes)
+        least = np.array([self.quality], np.float32)
+        strongest = np.maximum.reduce([decoder(least, prompts, *features)[0] for prompts in self._prompts(size)])
         canvas = cv2.resize(strongest, tensor.shape[:1:-1], interpolation=cv2.INTER_LINEAR)[: size[0], : size[1]]
         grown = cv2.resize(canvas, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(np.rint(255 * np.clip(grown, 0, 1)), np.uint8)
@@ -102,17 +104,18 @@ class PretrainedMasks(Pretrained):
         import torch
 
         class Decoder(torch.nn.Module):
-            def __init__(self, model: Any, quality: float) -> None:
+            def __init__(self, model: Any) -> None:
                 super().__init__()
-                self.model, self.quality = model, quality
+                self.model = model
 
-            def forward(self, prompts: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
+            def forward(self, least: torch.Tensor, prompts: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
                 known = features[0] if len(features) == 1 else list(features)
                 answer = self.model(image_embeddings=known, input_points=prompts, multimask_output=True)
-                trusted = answer.iou_scores.flatten() >= self.quality
-                return _outlines(answer.pred_masks.flatten(0, 2), trusted)
+                trusted = answer.iou_scores.flatten() >= least
+                strongest: torch.Tensor = _outlines(answer.pred_masks.flatten(0, 2), trusted)
+                return strongest
 
-        return Decoder(self._model(), self.quality).eval()
+        return Decoder(self._model()).eval()
 
     def _model(self) -> Any:
         from transformers import AutoModelForMaskGeneration

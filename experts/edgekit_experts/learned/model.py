@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -45,6 +45,11 @@ class Model(Expert):
 
     Runs compiled by OpenVINO; `precision` is "f32" or "bf16".
     """
+
+    deterministic = False
+    makes = "any"
+    weights_from = "your file"
+    example: ClassVar[Mapping[str, Any]] = {"path": "net.onnx", "kind": "depth"}
 
     def __init__(
         self,

@@ -34,12 +34,12 @@ _TASK = "the task is semantic"
 
 
 class Pretrained(Expert):
-    """One checkpoint, `weights` where none is named, and its networks by the size of what they are given."""
+    """One checkpoint, `weights_from` where none is named, and its networks by the size of what they are given."""
 
     deterministic: ClassVar[bool] = False
 
     def __init__(self, model: str, precision: Precision, device: str) -> None:
-        self.checkpoint = Checkpoint(model or self.weights)
+        self.checkpoint = Checkpoint(model or self.weights_from)
         self.execution = Execution(precision, device)
         self._networks: dict[str, Network] = {}
         self._lock = threading.Lock()
@@ -109,7 +109,7 @@ class PretrainedDepth(_Dense):
 
     name = "pretrained_depth"
     makes = "depth"
-    weights = "Intel/dpt-large"
+    weights_from = "Intel/dpt-large"
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         metric = getattr(self.checkpoint.config, "depth_estimation_type", "relative") == "metric"
@@ -142,7 +142,7 @@ class PretrainedLabels(_Dense):
 
     name = "pretrained_labels"
     makes = "labels"
-    weights = "nvidia/segformer-b0-finetuned-ade-512-512"
+    weights_from = "nvidia/segformer-b0-finetuned-ade-512-512"
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
         taxonomy = taxonomy_of(Path(self.checkpoint.name).name, self.checkpoint.config.id2label)

@@ -38,7 +38,7 @@ class RaftFlow(DenseFlow):
     name = "raft_flow"
     deterministic = False
     makes = "flow"
-    weights = "torchvision"
+    weights_from = "torchvision"
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ def _torchvision() -> Any:
         from torchvision.models import optical_flow
     except (ImportError, OSError, RuntimeError) as error:
         raise ExpertError(
-            f"raft_flow needs torchvision: {first_line(error)}.", hint="pip install torchvision, of the release for your torch."
+            f"raft_flow needs torchvision: {first_line(error)}.",
+            hint="pip install torchvision, of the release for your torch.",
         ) from error
     return optical_flow
