@@ -24,6 +24,12 @@ def emit(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def stdout() -> Console:
+    """For tables: as wide as the terminal; into a pipe or a file their lines stay whole."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
 class Advance(Protocol):
     """Reports `steps` more steps done; `note` replaces the text behind the bar."""
 

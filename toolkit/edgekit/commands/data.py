@@ -1,4 +1,4 @@
-"""`edgekit extract`, `import`, `export`, `status`, `view` and `experts`: raw video to a data set, and a look at it."""
+"""`edgekit extract`, `import`, `export`, `status`, `view`, `experts graph`: raw video to a data set, and a look at it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.commands.location import DataArgument, DataOutput
-from edgekit.console import Advance, console, emit, progress
+from edgekit.console import Advance, console, emit, progress, stdout
 from edgekit_runtime.errors import DataError, ExpertError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -46,15 +46,11 @@ def register(app: typer.Typer) -> None:
     imports = typer.Typer(no_args_is_help=True, help="Put what other tools wrote into a data set.")
     imports.command("frames")(import_frames)
     imports.command("vre")(import_vre)
-    experts = typer.Typer(invoke_without_command=True, help="The experts that there are.")
-    experts.callback()(list_experts)
-    experts.command("graph")(graph)
     app.command("extract")(extract)
     app.add_typer(imports, name="import")
     app.command("export")(export)
     app.command("status")(status)
     app.command("view")(view)
-    app.add_typer(experts, name="experts")
 
 
 def extract(
@@ -256,25 +252,6 @@ def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
     return spans
 
 
-def list_experts(context: typer.Context, json: Json = False) -> None:
-    """List the experts that configurations may name."""
-    if context.invoked_subcommand:
-        return
-    from edgekit_experts.registry import find_expert, names
-
-    experts = [find_expert(name) for name in names()]
-    if json:
-        rows = [{"name": e.name, "usage": e.usage(), "summary": e.summary()} for e in experts]
-        emit({"experts": rows})
-        return
-    from rich.table import Table
-
-    table = Table("expert", "what it makes", box=None)
-    for expert in experts:
-        table.add_row(expert.name, expert.summary())
-    _stdout().print(table)
-
-
 def graph(
     config: ConfigFile = None,
     world: Annotated[bool, typer.Option("--world", help="With what flights (world:SEED) bring along.")] = False,
@@ -389,7 +366,7 @@ def _show_tables(status: Status) -> None:
     """One table for each video, all with the same columns; readable at 80 columns."""
     from rich.table import Table
 
-    out = _stdout()
+    out = stdout()
     rows = [row for video in status.videos for row in video.modalities]
     widths = [max((len(text) for text in column), default=0) for column in zip(*_cells(rows), strict=True)]
     for video in status.videos:
@@ -419,14 +396,6 @@ def _cells(rows: Sequence[ModalityStatus]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
-
-
-def _stdout() -> Any:
-    from rich.console import Console
-
-    # Into a pipe or a file, tables keep their lines whole.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def _names(text: str) -> tuple[str, ...]:
