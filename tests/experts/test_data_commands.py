@@ -189,10 +189,7 @@ def test_import_and_export(clip: Path, tmp_path: Path) -> None:
     assert (imported["done"], imported["videos"][0]["name"]) == (70, "clip")
 
 
-def test_experts_are_listed_and_drawn() -> None:
-    listed = {row["name"] for row in json.loads(edgekit("experts", "--json"))["experts"]}
-    assert {"rgb", "hsv", "canny", "dis_flow", "normals", "label_map", "majority_vote"} <= listed
-    assert "majority_vote" in edgekit("experts")
+def test_a_configuration_is_drawn() -> None:
     assert edgekit("experts", "graph").startswith("graph LR")
 
 

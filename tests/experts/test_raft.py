@@ -84,4 +84,7 @@ def test_other_weights_make_other_frames(flows: Any, tmp_path: Path) -> None:
     assert first != second
     assert RaftFlow().identity.startswith("raft_large")
     with pytest.raises(ExpertError, match="cannot be loaded"):
-        RaftFlow(network="large", path=str(paths[0]))._load()
+        RaftFlow(network="large", path=str(paths[0])).produces({})
+    paths[0].write_bytes(b"cut short")
+    with pytest.raises(ExpertError, match="cannot be loaded"):
+        RaftFlow(network="small", path=str(paths[0])).produces({})

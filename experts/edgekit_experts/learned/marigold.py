@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgekit_experts.expert import Batch, Expert
 from edgekit_experts.learned.checkpoint import first_line
+from edgekit_experts.learned.hub import hub_answers, on_hub, without_hub
 from edgekit_experts.learned.network import Execution
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind, Modality
@@ -120,8 +121,14 @@ class MarigoldDepth(Expert):
         folder = Path(self.model).expanduser()
         try:
             if not folder.is_dir():
-                folder = Path(MarigoldDepthPipeline.download(self.model, use_safetensors=True))
+                local = without_hub(self.model)
+                folder = Path(MarigoldDepthPipeline.download(self.model, use_safetensors=True, local_files_only=local))
         except (OSError, ValueError) as error:
+            if on_hub(self.model) and not hub_answers():
+                raise ExpertError(
+                    f"The checkpoint {self.model!r} is not here, and its hub cannot be reached.",
+                    hint="Connect for a first download, or give the folder of a checkpoint as `model`.",
+                ) from error
             raise ExpertError(
                 f"There is no checkpoint {self.model!r}: {first_line(error)}",
                 hint="A name needs a connection (or an earlier download); a folder holds model_index.json.",

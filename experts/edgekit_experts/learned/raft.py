@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 
 from edgekit_experts.classical.flow import DenseFlow
 from edgekit_experts.dataset.names import closest
@@ -70,7 +72,7 @@ class RaftFlow(DenseFlow):
             raise ExpertError(f"{self.path} cannot be read: {error.strerror}.", hint="Check the path.") from error
 
     def produces(self, inputs: Mapping[str, Modality]) -> Modality:
-        _torchvision()
+        _ = self._model  # what is missing or does not fit is said before a frame is read
         return super().produces(inputs)
 
     def _view(self, frame: Array) -> Array:
@@ -93,11 +95,9 @@ class RaftFlow(DenseFlow):
                 self._networks[shape] = self.execution.network(key, self._load, [shape, shape])
             return self._networks[shape]
 
-    def _load(self) -> Any:
-        import torch
-
-        flows = _torchvision()
-        model = getattr(flows, f"raft_{self.network}")(weights=None, progress=False)
+    @cached_property
+    def _model(self) -> Any:
+        model = getattr(_torchvision(), f"raft_{self.network}")(weights=None, progress=False)
         try:
             if self.path is None:
                 state = self._published().get_state_dict(progress=False, check_hash=True, weights_only=True)
@@ -106,25 +106,28 @@ class RaftFlow(DenseFlow):
 
                 state = load_file(self.path)
             model.load_state_dict(state)
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
             raise ExpertError(
                 f"The weights of raft_{self.network} cannot be loaded: {first_line(error)}",
-                hint="Those of torchvision need a connection (or an earlier download); see `path`.",
+                hint="Those of torchvision need a connection (or an earlier download); others are named by `path`.",
             ) from error
-        updates = self.updates
+        return model
+
+    def _load(self) -> Any:
+        import torch
 
         class Last(torch.nn.Module):
             """The flow after the last update."""
 
-            def __init__(self) -> None:
+            def __init__(self, model: Any, updates: int) -> None:
                 super().__init__()
-                self.model = model
+                self.model, self.updates = model, updates
 
             def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-                flow: torch.Tensor = self.model(first, second, num_flow_updates=updates)[-1]
+                flow: torch.Tensor = self.model(first, second, num_flow_updates=self.updates)[-1]
                 return flow
 
-        return Last().eval()
+        return Last(self._model, self.updates).eval()
 
     def _published(self) -> Any:
         return getattr(_torchvision(), f"Raft_{self.network.capitalize()}_Weights").DEFAULT

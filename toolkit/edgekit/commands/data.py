@@ -1,10 +1,10 @@
-"""`edgekit extract`, `import`, `export`, `status`, `view`, `experts graph`: raw video to a data set, and a look at it."""
+"""`edgekit extract`, `import`, `export`, `status` and `view`: raw video to a data set, and a look at it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
