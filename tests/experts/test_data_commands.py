@@ -11,11 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from edgekit.cli import main
-from edgekit.commands import data as commands
+from edgekit.commands import data, experts
 from edgekit_runtime.errors import EdgekitError
 
 app = typer.Typer()
-commands.register(app)
+data.register(app)
+experts.register(app)
 
 
 def edgekit(*arguments: object) -> str:

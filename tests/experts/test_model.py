@@ -167,3 +167,16 @@ def test_a_real_network_in_tflite_sees_depth(real: Path) -> None:
     assert np.corrcoef(ours.ravel(), stored.ravel().astype(np.float32))[0, 1] > 0.99
     height = len(depth)
     assert np.median(depth[-height // 8 :]) > 2 * np.median(depth[height // 3 : height // 2])  # the road is near
+
+
+def test_a_network_in_tflite_answers_the_same_however_often_it_is_compiled(
+    real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (1, 192, 640, 3), np.uint8)
+    path = str(real / "models" / "mobile_pydnet_pruned35.tflite")
+    answers = []
+    for number in range(6):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(number)))
+        answers.append(Model(path, "depth").compute(Batch(picture, {}, 0)))
+    for each in answers[1:]:
+        np.testing.assert_array_equal(each, answers[0])
