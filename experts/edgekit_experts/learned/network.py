@@ -5,6 +5,7 @@ For a CPU it is converted once for each size of its inputs and kept in the cache
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,10 @@ def _converted(key: str, load: Callable[[], Any], shapes: Sequence[tuple[int, ..
     path = folder / f"{key}-{sizes}-{openvino.__version__.split('-')[0]}.xml" if folder else None
     if path and path.exists() and path.with_suffix(".bin").exists():
         return read_network(path)
-    model = openvino.convert_model(load(), example_input=tuple(torch.zeros(shape) for shape in shapes))
+    module, example = load(), tuple(torch.zeros(shape) for shape in shapes)
+    with warnings.catch_warnings():  # what depends on the sizes of inputs may: they are given
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+        model = openvino.convert_model(module, example_input=example)
     model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
     if path:
         _save(model, path)
