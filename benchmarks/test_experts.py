@@ -24,7 +24,7 @@ from edgekit_experts.classical.labels import LabelMap, MajorityVote
 from edgekit_experts.classical.normals import Normals
 from edgekit_experts.config import parse_config
 from edgekit_experts.expert import Batch
-from edgekit_experts.extract import extract
+from edgekit_experts.pipeline import extract
 from edgekit_experts.taxonomies import TAXONOMIES
 from edgekit_experts.video import Frame, VideoReader, open_video
 from edgekit_experts.world import Flight
@@ -182,7 +182,7 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 from edgekit_experts.config import shipped_config
-from edgekit_experts.extract import extract
+from edgekit_experts.pipeline import extract
 from edgekit_experts.video import open_video
 extract([open_video(sys.argv[1])], Path(sys.argv[2]), shipped_config("default"))
 # What getrusage says of a process begins with what its parent had.

@@ -12,7 +12,7 @@ import pytest
 
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset
-from edgekit_experts.extract import extract
+from edgekit_experts.pipeline import extract
 from edgekit_experts.video import open_video
 from edgekit_experts.vre import export_vre
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgekit_experts.catalogue import STREET_LABELS, example_graph
-from edgekit_experts.evaluate import Unit, evaluate
 from edgekit_experts.graph import Graph
 from edgekit_experts.learned.compiled import cache_folder
-from edgekit_experts.local import one_thread_per_call
+from edgekit_experts.pipeline.evaluate import Unit, evaluate
+from edgekit_experts.pipeline.local import one_thread_per_call
 from edgekit_experts.video import open_video
 
 SIZE = (540, 960)

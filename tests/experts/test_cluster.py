@@ -13,7 +13,7 @@ from clips import files_of, numbered_frames, write_clip
 
 from edgekit_experts.config import load_config, parse_config
 from edgekit_experts.dataset import Dataset
-from edgekit_experts.extract import ExtractOptions, extract
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.video import open_video
 from edgekit_runtime.errors import ExpertError, UsageError
 
@@ -44,7 +44,7 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 import ray
 from edgekit_experts.config import load_config
-from edgekit_experts.extract import ExtractOptions, extract
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.video import open_video
 
 memory = {"object_store_memory": 100 << 20}

@@ -12,7 +12,7 @@ import pytest
 from edgekit_experts.collage import collage, shown, write_mp4, write_png
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset, Video
-from edgekit_experts.extract import ExtractOptions, extract
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.video import open_video
 from edgekit_runtime.errors import DataError, SinkError
 

@@ -18,7 +18,7 @@ from clips import expert_file, files_of, number_of, numbered_frames, write_clip
 
 from edgekit_experts.config import Config, parse_config, shipped_config
 from edgekit_experts.dataset import Dataset, Video
-from edgekit_experts.extract import ExtractOptions, ExtractReport, extract
+from edgekit_experts.pipeline import ExtractOptions, ExtractReport, extract
 from edgekit_experts.status import read_status
 from edgekit_experts.video import open_video
 from edgekit_runtime.errors import DataError, ExpertError, SourceError, UsageError
@@ -84,7 +84,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from edgekit_experts.config import parse_config
-from edgekit_experts.extract import extract
+from edgekit_experts.pipeline import extract
 from edgekit_experts.video import open_video
 extract([open_video(sys.argv[1])], Path(sys.argv[2]), parse_config(Path(sys.argv[3]).read_text(), "test"))
 """

@@ -12,8 +12,8 @@ from clips import files_of
 
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset, Video
-from edgekit_experts.extract import ExtractOptions, extract
 from edgekit_experts.import_frames import open_frames
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.status import read_status
 from edgekit_experts.taxonomies import CAMVID
 from edgekit_experts.video import open_video

@@ -24,7 +24,7 @@ from edgekit.locate import find_data
 from edgekit_experts.config import parse_config
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, lease
 from edgekit_experts.dataset.lease import Claim
-from edgekit_experts.extract import ExtractOptions, extract
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.status import read_status
 from edgekit_experts.video import open_video
 from edgekit_runtime.errors import DataError, UsageError
@@ -203,7 +203,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(location: str, video: Vi
 KILLED = """
 import sys
 from edgekit_experts.config import parse_config
-from edgekit_experts.extract import ExtractOptions, extract
+from edgekit_experts.pipeline import ExtractOptions, extract
 from edgekit_experts.video import open_video
 extract([open_video(sys.argv[1])], sys.argv[2], parse_config(sys.argv[3], "test"))
 """

@@ -118,7 +118,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def _extract(where: Path) -> None:
     from edgekit_experts.config import shipped_config
-    from edgekit_experts.extract import ExtractOptions, extract
+    from edgekit_experts.pipeline import ExtractOptions, extract
     from edgekit_experts.video import open_video
 
     for split, paths, frames in (("train", TRAIN_PATHS, TRAIN_FRAMES), ("val", VAL_PATHS, VAL_FRAMES)):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from edgekit_experts.config import Config
     from edgekit_experts.dataset import Video
-    from edgekit_experts.extract import ExtractOptions, ExtractReport, Progress
     from edgekit_experts.graph import Graph
+    from edgekit_experts.pipeline import ExtractOptions, ExtractReport, Progress
     from edgekit_experts.status import ModalityStatus, Status
     from edgekit_experts.video import VideoReader
 
@@ -71,7 +71,7 @@ def extract(
     json: Json = False,
 ) -> None:
     """Make every modality of raw video: decode once, run all experts, write a data set. Resumes by itself."""
-    from edgekit_experts.extract import ExtractOptions
+    from edgekit_experts.pipeline import ExtractOptions
     from edgekit_experts.video import open_video
 
     options = ExtractOptions(_names(only), _span(frames), workers, split, engine.value, gpus)
@@ -95,8 +95,8 @@ def import_frames(
     json: Json = False,
 ) -> None:
     """Import a folder of pictures with what other tools said about them, as one video."""
-    from edgekit_experts.extract import ExtractOptions
     from edgekit_experts.import_frames import open_frames
+    from edgekit_experts.pipeline import ExtractOptions
 
     opened = open_frames(folder, name=name, table=table, fps=fps)
     _run([opened.reader], output, opened.config, ExtractOptions(split=split, workers=workers), json)
@@ -313,7 +313,7 @@ def _config(path: Path | None, sources: Sequence[str]) -> Config:
 
 def _run(readers: Sequence[VideoReader], output: str, config: Config, options: ExtractOptions, json: bool) -> None:
     from edgekit_experts.dataset import Dataset
-    from edgekit_experts.extract import extract as run
+    from edgekit_experts.pipeline import extract as run
     from edgekit_experts.status import read_status
 
     total = sum(len(range(reader.frames)[slice(*options.frames)]) for reader in readers)

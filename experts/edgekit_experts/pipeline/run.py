@@ -20,11 +20,11 @@ from typing import Literal
 
 from edgekit_experts.config import Config
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, unit_frames
-from edgekit_experts.evaluate import Outcome
 from edgekit_experts.graph import Graph, build_graph
-from edgekit_experts.local import Spent, one_thread_per_call, run_pipeline
+from edgekit_experts.pipeline.evaluate import Outcome
+from edgekit_experts.pipeline.local import Spent, one_thread_per_call, run_pipeline
+from edgekit_experts.pipeline.work import VideoWork
 from edgekit_experts.video import VideoReader
-from edgekit_experts.work import VideoWork
 from edgekit_runtime.errors import SourceError, UsageError
 from edgekit_runtime.modality import Modality
 
@@ -113,7 +113,7 @@ def extract(
             data.add_video(reader.name, _info(reader, options.split))
         run = Run(data, readers, graphs, options, report, on_progress)
         if options.engine == "ray":
-            from edgekit_experts.cluster import extract_on_ray
+            from edgekit_experts.pipeline.cluster import extract_on_ray
 
             extract_on_ray(run, out, config)
         else:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset import Video
-from edgekit_experts.evaluate import Outcome, Unit, evaluate, reach
 from edgekit_experts.graph import Graph
+from edgekit_experts.pipeline.evaluate import Outcome, Unit, evaluate, reach
 from edgekit_runtime.errors import DataError
 
 Array = npt.NDArray[Any]

@@ -20,12 +20,12 @@ from typing import Any
 
 from edgekit_experts.config import Config
 from edgekit_experts.dataset import Dataset
-from edgekit_experts.evaluate import Outcome
-from edgekit_experts.extract import Run
 from edgekit_experts.graph import build_graph
-from edgekit_experts.local import Spent, one_thread_per_call, run_pipeline
+from edgekit_experts.pipeline.evaluate import Outcome
+from edgekit_experts.pipeline.local import Spent, one_thread_per_call, run_pipeline
+from edgekit_experts.pipeline.run import Run
+from edgekit_experts.pipeline.work import VideoWork
 from edgekit_experts.video import VideoReader
-from edgekit_experts.work import VideoWork
 from edgekit_runtime.errors import EdgekitError, ExpertError
 
 RANGE_UNITS = 4

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import cv2
 
-from edgekit_experts.evaluate import Outcome
-from edgekit_experts.units import UnitReader
+from edgekit_experts.pipeline.evaluate import Outcome
+from edgekit_experts.pipeline.units import UnitReader
+from edgekit_experts.pipeline.work import VideoWork
 from edgekit_experts.video import VideoReader
-from edgekit_experts.work import VideoWork
 from edgekit_runtime.errors import EdgekitError
 
 DECODING, COMPUTING, WRITING = "decoding", "computing", "writing"

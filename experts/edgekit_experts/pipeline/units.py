@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit_experts.evaluate import Unit
+from edgekit_experts.pipeline.evaluate import Unit
 from edgekit_experts.video.reader import Frame, VideoReader
 
 Array = npt.NDArray[Any]
