@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,14 +12,28 @@ from edgekit_runtime.errors import EdgekitError
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`: it takes that name when the block ends, and nothing of it stays if it fails."""
+    """A file to write beside `path`: it takes that name when the block ends and its bytes are on the disk; nothing of
+    it stays if that fails.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def not_writable(folder: Path) -> str:
+    """Why nothing can be written to a folder that is, or is yet to be, there; empty where it can."""
+    for place in (folder, *folder.absolute().parents):
+        if place.is_dir():
+            return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to"
+        if place.exists():
+            return f"{place} is no folder"
+    return "there is no such place"
 
 
 def read_text(path: Path, what: str, error_class: type[EdgekitError], hint: str = "Check the path.") -> str:

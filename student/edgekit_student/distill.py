@@ -24,7 +24,7 @@ from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import CACHE_BYTES, PRESENT, Array, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings, Ensemble
 from edgekit_student.student import Student
-from edgekit_student.train import refuse_finished
+from edgekit_student.train import check_folder
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
@@ -53,7 +53,7 @@ def distill(
     `on_teaching(done, total)` counts the frames that the ensemble has labelled. Raises DataError when the data set
     lacks a modality that the teacher reads.
     """
-    refuse_finished(folder)
+    check_folder(folder)
     check_network(settings.network)
     inputs = [modality.name for modality in teacher.config.inputs]
     names = list(dict.fromkeys(["rgb", *inputs]))

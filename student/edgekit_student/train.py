@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit_runtime.errors import DataError, UsageError
+from edgekit_runtime.files import not_writable
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
@@ -48,7 +49,7 @@ def train(
     Raises DataError when the modalities asked for are not there, UsageError when `run` holds a finished training
     already.
     """
-    refuse_finished(run)
+    check_folder(run)
     inputs, outputs, target = choose_modalities(data, settings)
     names = list(dict.fromkeys([*inputs, *outputs, *([settings.certainty] if settings.certainty else [])]))
     samples = ModalityDataset(
@@ -186,8 +187,12 @@ def _default_target(automatic: dict[str, Modality]) -> str:
     )
 
 
-def refuse_finished(run: Path) -> None:
-    """Raises UsageError when `run` holds a finished checkpoint, so that no training is overwritten by a slip."""
+def check_folder(run: Path) -> None:
+    """Raises UsageError, before hours of work, when `run` cannot be written or holds a finished checkpoint, which no
+    slip may overwrite.
+    """
+    if reason := not_writable(run):
+        raise UsageError(f"{run} cannot be written: {reason}.", hint="Choose another -o.")
     if (run / CONFIG).exists():
         raise UsageError(
             f"{run} holds a finished training.",

@@ -172,8 +172,8 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_names(tmp_path: Path) -
         cv2.imwrite(str(tmp_path / f"frame_{number:03d}.png"), frame)
     (tmp_path / "notes.txt").touch()
     assert numbers(tmp_path) == [(i, i) for i in range(12)]
-    cv2.imwrite(str(tmp_path / "frame_005.png"), np.zeros((10, 10, 3), np.uint8))
-    with pytest.raises(SourceError, match=r"frame_005\.png is 10x10"):
+    cv2.imwrite(str(tmp_path / "frame_005.png"), np.zeros((10, 20, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"frame_005\.png is 20x10"):
         numbers(tmp_path)
     (tmp_path / "frame_005.png").write_bytes(b"broken")
     with pytest.raises(SourceError, match=r"frame_005\.png cannot be read"):
@@ -206,8 +206,9 @@ def test_flights_along_other_paths_are_other_videos() -> None:
     "uri", ["world:1?path=-1", "world:", "world:x", "world:1?frames=0", "world:1?size=9", "world:1?frame=3", "world:-1"]
 )
 def test_a_flight_to_nowhere_is_an_error(uri: str) -> None:
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError) as caught:
         open_video(uri)
+    assert "literal" not in str(caught.value), "Python's words are no help"
 
 
 def test_resizing_scales_flow_and_makes_up_no_class() -> None:

@@ -116,6 +116,16 @@ def test_the_certainty_of_the_target_is_a_stored_modality(scene: Path, tmp_path:
         trained(scene, tmp_path / "third", short(1, certainty="agreement"))
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(scene: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    def never(state: Progress) -> None:
+        raise AssertionError("it began")
+
+    with pytest.raises(UsageError, match="file is no folder"):
+        trained(scene, tmp_path / "file" / "run", short(1), on_progress=never)
+
+
 def test_ensembles_mask_as_the_training_did(scene: Path, tmp_path: Path) -> None:
     settings = short(1, masking__hide=0.9, masking__always_visible=("rgb",))
     trained(scene, tmp_path / "run", settings)

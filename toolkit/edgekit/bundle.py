@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.errors import BuildError
+from edgekit_runtime.files import whole
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -38,7 +39,8 @@ def write_folder(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
 def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """One `.edgekit` file, replaced in one step. Raises BuildError when it cannot be written."""
     contents = {MANIFEST: manifest.to_json().encode(), **files}
-    with _writing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    check_writable(path)
+    with _explained(path), whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name, data in sorted(contents.items()):
             entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -49,23 +51,19 @@ def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Non
 
 def check_writable(path: Path) -> None:
     """Fails now, not after the minutes of a build, when `path` cannot be written. Raises BuildError."""
-    with _writing(path, keep=False) as partial:
-        partial.write_bytes(b"")
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 @contextlib.contextmanager
-def _writing(path: Path, *, keep: bool = True) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` at the end, or nothing after any failure."""
-    partial = path.with_name(f".{path.name}.partial")
+def _explained(path: Path) -> Iterator[None]:
+    """What goes wrong in writing `path`, as BuildError."""
+    if path.is_dir():
+        raise BuildError(f"{path} is a folder.", hint="Remove it, or choose another place with -o DIR.")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise BuildError(f"{path} is a folder.", hint="Remove it, or choose another place with -o DIR.")
-        yield partial
-        if keep:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
+        yield
     except OSError as error:
         free = ""
         if error.errno == errno.ENOSPC:
@@ -74,6 +72,3 @@ def _writing(path: Path, *, keep: bool = True) -> Iterator[Path]:
             f"{path} cannot be written: {(error.strerror or str(error)).lower()}{free}.",
             hint="Choose another place with -o DIR." if not free else "Free some space, or choose another -o DIR.",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -36,10 +36,12 @@ class WorldVideo:
             size = checked_size(options["size"])
             path = int(options["path"])
             if seed < 0 or path < 0 or not 1 <= frames <= 1_000_000 or not 0 < fps <= 1000:
-                raise ValueError("frames and fps must be positive, seed and path not negative")
+                raise ValueError
         except ValueError as error:
             raise SourceError(
-                f"{uri} is not a flight: {error}.", hint="Write it like world:7?frames=40&size=480x272&fps=25"
+                f"{uri} is not a flight: seed and path are whole numbers from 0 on, frames 1 to 1000000, fps at "
+                "most 1000, the sides of size 16 to 16384.",
+                hint="Write it like world:7?frames=40&size=480x272&fps=25",
             ) from error
         # The flight itself is made when it is read: its landscape takes seconds and a hundred megabytes.
         self._flight = partial(Flight, seed, size, frames, fps, path)

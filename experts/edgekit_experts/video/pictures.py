@@ -88,7 +88,7 @@ class PictureFolder:
             rgb = cv2.cvtColor(_read_picture(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
             if rgb.shape[:2] != self.size:
                 raise SourceError(
-                    f"{path} is {rgb.shape[0]}x{rgb.shape[1]}, the first picture {self.size[0]}x{self.size[1]}.",
+                    f"{path} is {rgb.shape[1]}x{rgb.shape[0]}, the first picture {self.size[1]}x{self.size[0]}.",
                     hint="Frames of one video have one size: put the others into a folder of their own.",
                 )
             streams = {stream.modality.name: stream.read(path.stem, self.size) for stream in self._beside}
