@@ -44,7 +44,8 @@ def test_camvid_comes_in_with_its_four_experts_and_their_vote(real: Path, tmp_pa
     video = import_folder(real / "camvid" / "val", tmp_path / "data", "val")
     assert (video.name, video.split, video.frames, video.size) == ("val", "val", 101, (360, 480))
     assert set(video.modalities) == {
-        "rgb", "hsv", "canny", "labels", "espnetv2_s15", "espnetv2_s20", "dicenet_s175", "vote", "depth_pydnet",
+        "rgb", "hsv", "canny", "labels", "espnetv2_s15", "espnetv2_s20", "dicenet_s175", "vote", "agreement",
+        "depth_pydnet",
     }  # fmt: skip
     assert [name for name, modality in video.modalities.items() if modality.truth] == ["labels"]
     assert all(video.done(name).all() for name in video.modalities)
