@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from edgekit_experts.collage import drawing_order
 from edgekit_experts.dataset import Dataset, Video
@@ -151,7 +152,11 @@ def _thumbnail(video: Video) -> str:
 
 
 def _jpeg(video: Video, name: str, frame: int, width: int) -> str:
-    picture = colourise(video.modalities[name], video.read(name, frame))
+    return jpeg_uri(colourise(video.modalities[name], video.read(name, frame)), width)
+
+
+def jpeg_uri(picture: npt.NDArray[np.uint8], width: int) -> str:
+    """A uint8 RGB picture, at most `width` pixels wide, as a data URI."""
     height = max(1, round(width * picture.shape[0] / picture.shape[1]))
     if width < picture.shape[1]:
         picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

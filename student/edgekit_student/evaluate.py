@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,13 @@ import torch
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.batches import collate
-from edgekit_student.metrics import Confusion, class_iou, confusion, miou, pixel_accuracy
+from edgekit_student.boundaries import Boundaries
+from edgekit_student.calibration import Calibration
+from edgekit_student.metrics import Confusion, class_f1, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import Array, ModalityDataset, Sample
+from edgekit_student.samples import Array, FrameRef, ModalityDataset, Sample
 from edgekit_student.student import Student
+from edgekit_student.temporal import carried, correspondence
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
@@ -26,20 +29,50 @@ TRUTH = "labels"
 
 @dataclass(frozen=True)
 class Score:
-    """Pooled over all frames: `miou` and `pixel_accuracy` 0..1, `per_class` IoU by class name (None if absent)."""
+    """All measures are 0..1 and pooled over all frames; None where they do not apply.
+
+    `per_class` is the IoU by class name (None if absent), `f1` and `boundary_f1` are means over classes,
+    `temporal_consistency` is the mIoU of consecutive predictions along optical flow, `calibration_error` the
+    expected calibration error. `confusion` has a row for each true class, pixel counts of what was predicted.
+    """
 
     name: str
+    taxonomy: Taxonomy
     frames: int
     miou: float
     pixel_accuracy: float
+    f1: float
     per_class: dict[str, float | None]
-    per_video: dict[str, float] = field(default_factory=dict)
+    per_video: dict[str, float]
+    confusion: list[list[int]]
+    boundary_f1: float | None = None
+    temporal_consistency: float | None = None
+    calibration_error: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        table = {name: None if _absent(value) else value for name, value in vars(self).items()}
+        return {**table, "taxonomy": self.taxonomy.name}
 
 
-Predict = Callable[[Sample], Array]
+@dataclass(frozen=True)
+class Prediction:
+    """`ids` uint8 (H, W); `confidence` float (H, W), 0..1, of models that say how sure they are."""
+
+    ids: Array
+    confidence: Array | None = None
+
+
+Predict = Callable[[Sample], Prediction]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One frame as it was judged, for reports."""
+
+    ref: FrameRef
+    sample: Sample
+    prediction: Prediction
+    miou: float
 
 
 def score(
@@ -47,34 +80,82 @@ def score(
     samples: ModalityDataset,
     predict: Predict,
     *,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    thorough: bool = False,
+    on_frame: Callable[[Judged], None] = lambda judged: None,
     timings: list[float] | None = None,
 ) -> Score:
-    """Compares `predict(sample) -> (H, W) class ids` with the truth of every sample.
+    """Compares predictions with the truth of every sample.
 
-    `timings`, if given, takes the seconds that each prediction took.
+    `thorough` adds what takes longer than a prediction: borders, and consistency over time, for which the samples
+    must have `rgb`. `timings`, if given, takes the seconds that each prediction took.
     """
     taxonomy = _taxonomy(samples.modalities[TRUTH])
     tables: dict[str, Confusion] = {}
-    for done, (ref, sample) in enumerate(zip(samples.frames, samples, strict=True), 1):
+    calibration, boundaries = Calibration(), Boundaries(len(taxonomy), taxonomy.ignore)
+    consistency = _Consistency(len(taxonomy))
+    for ref, sample in zip(samples.frames, samples, strict=True):
         target = sample[TRUTH][..., 0]
         began = time.perf_counter()
         prediction = predict(sample)
         if timings is not None:
             timings.append(time.perf_counter() - began)
-        table = confusion(prediction, target, len(taxonomy), taxonomy.ignore)
+        table = confusion(prediction.ids, target, len(taxonomy), taxonomy.ignore)
         tables[ref.video] = tables.get(ref.video, 0) + table
-        on_progress(done, len(samples))
+        counted = (target != taxonomy.ignore) & (target < len(taxonomy))
+        if prediction.confidence is not None:
+            calibration.add(prediction.confidence, prediction.ids == target, counted)
+        if thorough:
+            boundaries.add(prediction.ids, target)
+            consistency.add(ref, sample["rgb"], prediction.ids)
+        on_frame(Judged(ref, sample, prediction, miou(table)))
     pooled: Confusion = np.sum(list(tables.values()), axis=0)
-    per_class = [None if np.isnan(v) else float(v) for v in class_iou(pooled)]
     return Score(
         name=name,
+        taxonomy=taxonomy,
         frames=len(samples),
         miou=miou(pooled),
         pixel_accuracy=pixel_accuracy(pooled),
-        per_class=dict(zip(taxonomy.classes, per_class, strict=True)),
+        f1=_mean(class_f1(pooled)),
+        per_class={
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(taxonomy.classes, class_iou(pooled), strict=True)
+        },
         per_video={video: miou(table) for video, table in tables.items()},
+        confusion=pooled[:, : len(taxonomy)].tolist(),
+        boundary_f1=_mean(boundaries.f1) if thorough else None,
+        temporal_consistency=consistency.miou if thorough else None,
+        calibration_error=calibration.error,
     )
+
+
+class _Consistency:
+    """Consecutive frames of one video, compared along the flow between their pictures."""
+
+    def __init__(self, classes: int) -> None:
+        self._table: Confusion = np.zeros((classes, classes + 1), np.int64)
+        self._last: tuple[FrameRef, Array, Array] | None = None
+
+    def add(self, ref: FrameRef, rgb: Array, ids: Array) -> None:
+        if self._last and (self._last[0].video, self._last[0].index + 1) == (ref.video, ref.index):
+            _, picture, before = self._last
+            flow, seen = correspondence(picture, rgb)
+            hidden = len(self._table)  # an id that is no class: what is not seen in both frames does not count
+            present = np.where(seen, before, np.uint8(hidden))
+            self._table += confusion(carried(ids, flow), present, hidden, hidden)
+        self._last = ref, rgb, ids
+
+    @property
+    def miou(self) -> float:
+        """NaN where no frame follows another."""
+        return miou(self._table)
+
+
+def _mean(values: Array) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _absent(value: object) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def labelled_samples(data: Dataset, split: str, *names: str) -> ModalityDataset:
@@ -91,39 +172,43 @@ def labelled_samples(data: Dataset, split: str, *names: str) -> ModalityDataset:
 
 
 def student_predictor(student: Student, target: Modality) -> Predict:
-    """Class ids at the frame's size from a student; DataError when it speaks another taxonomy."""
+    """Classes at the frame's size from a student; DataError when it speaks another taxonomy."""
     same_taxonomy(student.config.outputs[0], target)
 
     @torch.inference_mode()
-    def predict(sample: Sample) -> Array:
+    def predict(sample: Sample) -> Prediction:
         rgb = torch.from_numpy(sample["rgb"]).permute(2, 0, 1).unsqueeze(0).float()
         logits = student(rgb)[0]
-        ids: Array = upsample(logits, tuple(sample["rgb"].shape[:2])).argmax(dim=1)[0].to(torch.uint8).numpy()
-        return ids
+        return _surest(upsample(logits, tuple(sample["rgb"].shape[:2])).softmax(dim=1))
 
     return predict
 
 
 def phg_mae_predictor(model: PHGMAE, target: Modality, *, members: int, mirror: bool, seed: int = 0) -> Predict:
-    """Class ids from a PHG-MAE: everything visible when `members` is 0 (1All), else random masks averaged."""
+    """Classes from a PHG-MAE: everything visible when `members` is 0 (1All), else random masks averaged."""
     same_taxonomy(model.target, target)
     names = [modality.name for modality in model.config.inputs]
     generator = torch.Generator().manual_seed(seed)
 
-    def predict(sample: Sample) -> Array:
+    def predict(sample: Sample) -> Prediction:
         masks = model.masks(members, generator) if members else torch.ones(1, len(names), dtype=torch.bool)
         batch = collate([{name: sample[name] for name in names}])
         probabilities = model.predict(batch, masks, mirror=mirror)
-        ids: Array = upsample(probabilities, tuple(sample[TRUTH].shape[:2])).argmax(dim=1)[0].to(torch.uint8).numpy()
-        return ids
+        return _surest(upsample(probabilities, tuple(sample[TRUTH].shape[:2])))
 
     return predict
+
+
+def _surest(probabilities: torch.Tensor) -> Prediction:
+    """From `(1, classes, H, W)`."""
+    confidence, ids = probabilities[0].max(dim=0)
+    return Prediction(ids.to(torch.uint8).numpy(), confidence.float().numpy())
 
 
 def modality_predictor(name: str, modality: Modality, target: Modality) -> Predict:
     """An expert's stored labels as they are."""
     same_taxonomy(modality, target)
-    return lambda sample: sample[name][..., 0]
+    return lambda sample: Prediction(sample[name][..., 0])
 
 
 def same_taxonomy(found: Modality, target: Modality) -> None:

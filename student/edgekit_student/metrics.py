@@ -47,6 +47,12 @@ def miou(table: Confusion) -> float:
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
+def class_f1(table: Confusion) -> npt.NDArray[np.float64]:
+    """Harmonic mean of precision and recall of each class (Dice), 0..1; NaN where the target has none of it."""
+    overlap = class_iou(table)
+    return 2 * overlap / (1 + overlap)
+
+
 def pixel_accuracy(table: Confusion) -> float:
     """Share of counted pixels that are right, 0..1; NaN when nothing was counted."""
     total = int(table.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from edgekit_experts.dataset import Dataset
     from edgekit_runtime.modality import Modality
-    from edgekit_student.evaluate import Score
+    from edgekit_student.evaluate import Judged, Score
     from edgekit_student.fit import Progress
 
 Config = Annotated[
@@ -162,17 +163,34 @@ def evaluate(
         int, typer.Option(min=0, help="PHG-MAE only: random masks to average (1Rand, NRand); 0: all visible (1All).")
     ] = 0,
     mirror: Annotated[bool, typer.Option("--mirror", help="PHG-MAE only: average with the mirrored frame.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out borders and consistency over time.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page: confusion, and the worst frames.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Score a model against human labels or exact truth: mIoU, IoU of each class, pixel accuracy."""
+    """Score a model against human labels or exact truth: mIoU and more (docs/training.md, Scores)."""
+    from edgekit.eval_page import Worst, write_eval_page
+
+    opened = _open(data)
+    worst = Worst()
     with progress(f"Scoring {model}") as advance:
+
+        def on_frame(judged: Judged) -> None:
+            worst.add(judged)
+            advance()
+
         result = score_model(
-            model, _open(data), split, members=members, mirror=mirror, on_progress=lambda done, total: advance()
+            model, opened, split, members=members, mirror=mirror, thorough=not quick, on_frame=on_frame
         )
+    if html is not None:
+        write_eval_page(result, worst, opened.location, split, html)
     if json:
         emit(result.to_dict())
     else:
         _show(result)
+        if html is not None:
+            console.print(f"Page: {html}", markup=False)
 
 
 def score_model(
@@ -182,10 +200,11 @@ def score_model(
     *,
     members: int = 0,
     mirror: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    thorough: bool = False,
+    on_frame: Callable[[Judged], None] = lambda judged: None,
     timings: list[float] | None = None,
 ) -> Score:
-    """Scores whatever `model` names on a split of `data`; `timings` takes the seconds of each prediction.
+    """Scores whatever `model` names on a split of `data`; see `edgekit_student.evaluate.score`.
 
     Raises CheckpointError when there is nothing of that name, DataError when the split has no labels.
     """
@@ -198,14 +217,15 @@ def score_model(
 
     if model.startswith("expert:"):
         name = model.removeprefix("expert:")
-        samples = scoring.labelled_samples(data, split, name)
+        samples = scoring.labelled_samples(data, split, name, "rgb")
         _only_labels(name, samples.modalities)
         predict = scoring.modality_predictor(name, samples.modalities[name], samples.modalities[scoring.TRUTH])
-        return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
+        return scoring.score(model, samples, predict, thorough=thorough, on_frame=on_frame, timings=timings)
     path = Path(model)
     if path.suffix == SUFFIX or (path / MANIFEST).is_file() or any(path.glob(f"*{SUFFIX}")):
         samples = scoring.labelled_samples(data, split, "rgb")
-        return scoring.score(model, samples, _bundle_predictor(path, samples), on_progress=on_progress, timings=timings)
+        predict = _bundle_predictor(path, samples)
+        return scoring.score(model, samples, predict, thorough=thorough, on_frame=on_frame, timings=timings)
     if not path.exists():
         raise CheckpointError(
             f"There is nothing at {path}.",
@@ -216,10 +236,10 @@ def score_model(
         predict = scoring.student_predictor(load_student(path), samples.modalities[scoring.TRUTH])
     else:
         teacher = load_phg_mae(path)
-        samples = scoring.labelled_samples(data, split, *(m.name for m in teacher.config.inputs))
+        samples = scoring.labelled_samples(data, split, "rgb", *(m.name for m in teacher.config.inputs))
         truth = samples.modalities[scoring.TRUTH]
         predict = scoring.phg_mae_predictor(teacher, truth, members=members, mirror=mirror)
-    return scoring.score(model, samples, predict, on_progress=on_progress, timings=timings)
+    return scoring.score(model, samples, predict, thorough=thorough, on_frame=on_frame, timings=timings)
 
 
 def _only_labels(name: str, modalities: Mapping[str, Modality]) -> None:
@@ -238,7 +258,7 @@ def _bundle_predictor(path: Path, samples: Any) -> Any:
 
     from edgekit_runtime import load
     from edgekit_runtime.errors import DataError
-    from edgekit_student.evaluate import TRUTH, same_taxonomy
+    from edgekit_student.evaluate import TRUTH, Prediction, same_taxonomy
 
     bundle = load(path)
     labels = next((o.modality for o in bundle.manifest.outputs if o.modality and o.modality.taxonomy), None)
@@ -249,7 +269,7 @@ def _bundle_predictor(path: Path, samples: Any) -> Any:
     def predict(sample: Any) -> Any:
         ids = bundle(cv2.cvtColor(sample["rgb"], cv2.COLOR_RGB2BGR)).labels
         height, width = sample[TRUTH].shape[:2]
-        return cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST)
+        return Prediction(cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST))
 
     return predict
 
@@ -312,5 +332,18 @@ def _show(result: Score) -> None:
     for name, value in result.per_class.items():
         table.add_row(name, "absent" if value is None else f"{100 * value:.1f}")
     table.add_section()
-    table.add_row("pixel accuracy", f"{100 * result.pixel_accuracy:.1f}")
+    for name, value in measures(result).items():
+        table.add_row(name, f"{100 * value:.1f}")
     console.print(table)
+
+
+def measures(result: Score) -> dict[str, float]:
+    """What was measured beside the IoU of each class, in the words of people."""
+    found = {
+        "pixel accuracy": result.pixel_accuracy,
+        "F1": result.f1,
+        "F1 of borders": result.boundary_f1,
+        "consistency over time": result.temporal_consistency,
+        "calibration error": result.calibration_error,
+    }
+    return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}

@@ -1,0 +1,89 @@
+"""`edgekit eval --html`: one page that shows where a model is wrong; it needs nothing but itself."""
+
+from __future__ import annotations
+
+import heapq
+from datetime import UTC, datetime
+from importlib.resources import files
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit_runtime.colour import colourise
+from edgekit_runtime.errors import SinkError
+from edgekit_runtime.files import whole
+from edgekit_runtime.modality import Kind, Modality, Taxonomy
+
+if TYPE_CHECKING:
+    from edgekit_student.evaluate import Judged, Score
+
+TEMPLATE = "eval.html.j2"
+WORST_FRAMES = 6
+PICTURE_WIDTH = 480
+
+
+class Worst:
+    """The frames with the lowest mIoU of all that were added."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Judged]] = []
+        self._order = count()
+
+    def add(self, judged: Judged) -> None:
+        entry = -judged.miou, next(self._order), judged
+        if len(self._heap) < WORST_FRAMES:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    @property
+    def frames(self) -> list[Judged]:
+        """The worst first."""
+        return [judged for *_, judged in sorted(self._heap, reverse=True)]
+
+
+def write_eval_page(score: Score, worst: Worst, location: str, split: str, path: Path) -> None:
+    """Writes the page to `path`, whole or not at all. Raises SinkError when that fails."""
+    page = render(score, worst, location, split)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as partial:
+            partial.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
+
+
+def render(score: Score, worst: Worst, location: str, split: str) -> str:
+    """The page as HTML 5; what comes from files of others is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    from edgekit.commands.training import measures
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((files("edgekit") / TEMPLATE).read_text(encoding="utf-8"))
+    taxonomy = score.taxonomy
+    rows = [[cell / total if (total := sum(row)) else None for cell in row] for row in score.confusion]
+    return template.render(
+        score=score,
+        measures=measures(score),
+        location=location,
+        split=split,
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in taxonomy.colours],
+        rows=list(zip(taxonomy.classes, rows, strict=True)),
+        frames=[_frame(judged, taxonomy) for judged in worst.frames],
+    )
+
+
+def _frame(judged: Judged, taxonomy: Taxonomy) -> dict[str, object]:
+    from edgekit_experts.status_page import jpeg_uri
+    from edgekit_student.evaluate import TRUTH
+
+    labels = Modality(TRUTH, Kind.LABELS, taxonomy=taxonomy)
+    pictures = {
+        "frame": judged.sample["rgb"],
+        "truth": colourise(labels, judged.sample[TRUTH]),
+        "prediction": colourise(labels, judged.prediction.ids[..., None]),
+    }
+    uris = {name: jpeg_uri(picture, PICTURE_WIDTH) for name, picture in pictures.items()}
+    return {"video": judged.ref.video, "index": judged.ref.index, "miou": judged.miou, "pictures": uris}
