@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,7 +43,7 @@ def collate(samples: list[Sample]) -> Batch:
     return {name: torch.from_numpy(np.stack([s[name] for s in samples])) for name in samples[0]}
 
 
-def prefetched(make: Callable[[int], Batch], start: int, stop: int, *, ahead: int = 3) -> Iterator[Batch]:
+def prefetched(make: Callable[[int], Batch], start: int, stop: int, *, ahead: int = 3) -> Generator[Batch, None, None]:
     """Batches `start` to `stop`, made one thread ahead of the training step that uses them."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
         waiting = [pool.submit(make, step) for step in range(start, min(start + ahead, stop))]

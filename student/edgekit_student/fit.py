@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def fit(
 ) -> nn.Module:
     """Fits `model` in place and returns it with the averaged (EMA) weights, on the CPU, in eval mode.
 
-    `batches(step)` and `loss(model, batch, step)` must depend on nothing but their arguments. The state is
+    `batches(number)` and `loss(model, batch, number)` must depend on nothing but their arguments; numbers go on over
+    the steps, and there are `settings.accumulate` to each. The state is
     written to `run/training.safetensors` every `settings.checkpoint_every` steps and on Ctrl-C; with `resume`
     the training goes on from there and ends, on a CPU, with the weights that an uninterrupted one would have.
     Raises EdgekitError when the loss is no longer finite.
@@ -71,24 +72,32 @@ def fit(
     model.train()
     smoothed: float | None = None
     began = time.monotonic()
-    with _interruption() as interrupted:
-        for step, batch in enumerate(prefetched(batches, start, settings.steps), start):
+    parts = settings.accumulate
+    with (
+        _interruption() as interrupted,
+        closing(prefetched(batches, start * parts, settings.steps * parts)) as ahead,
+    ):
+        for step in range(start, settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * schedule(step, settings)
             optimizer.zero_grad()
-            value = loss(wrapped, {name: fabric.to_device(t) for name, t in batch.items()}, step)
-            if not torch.isfinite(value):
-                raise EdgekitError(
-                    f"The loss is no longer a number at step {step}.",
-                    hint="Lower optimisation.learning_rate, or look for broken values with `edgekit view DATA`.",
-                )
-            fabric.backward(value)
+            current = 0.0
+            for number in range(step * parts, (step + 1) * parts):
+                batch = {name: fabric.to_device(tensor) for name, tensor in next(ahead).items()}
+                value = loss(wrapped, batch, number) / parts
+                if not torch.isfinite(value):
+                    raise EdgekitError(
+                        f"The loss is no longer a number at step {step}.",
+                        hint="Lower optimisation.learning_rate, or look for broken values with `edgekit view DATA`.",
+                    )
+                fabric.backward(value)
+                current += value.item()
             fabric.clip_gradients(wrapped, optimizer, max_norm=5.0, error_if_nonfinite=False)
             optimizer.step()
             _update(average, model, min(settings.ema, (step + 1) / (step + 10)))
-            current = value.item()
             smoothed = current if smoothed is None else 0.95 * smoothed + 0.05 * current
-            rate = (step + 1 - start) * settings.batch / (time.monotonic() - began)
+            seen = (step + 1 - start) * settings.batch * parts
+            rate = seen / (time.monotonic() - began)
             on_progress(Progress(step + 1, settings.steps, smoothed, rate))
             if (step + 1) % settings.checkpoint_every == 0 or interrupted.is_set():
                 _save_state(run, step + 1, model, optimizer, average, settings)

@@ -34,7 +34,8 @@ class Optimisation(_Table):
     """How a network is fitted: AdamW, linear warm-up, cosine decay, averaged weights (EMA)."""
 
     steps: int = Field(2000, ge=1, description="optimisation steps")
-    batch: int = Field(8, ge=1, description="samples per step")
+    batch: int = Field(8, ge=1, description="samples that are in memory at a time")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients make one step")
     learning_rate: float = Field(2e-3, gt=0, description="the highest, after the warm-up")
     weight_decay: float = Field(1e-2, ge=0, description="of AdamW")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps in which the learning rate rises")

@@ -18,9 +18,9 @@ from edgekit_experts.dataset import Dataset
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, read_config, read_weights
 from edgekit_student.distill import distill
-from edgekit_student.fit import STATE, Progress
+from edgekit_student.fit import STATE, Progress, fit
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
-from edgekit_student.settings import DistillSettings, TrainSettings, read_settings
+from edgekit_student.settings import DistillSettings, Optimisation, TrainSettings, read_settings
 from edgekit_student.student import load_student
 from edgekit_student.train import train
 
@@ -87,6 +87,32 @@ def test_a_resumed_training_ends_with_the_same_weights(scene: Path, tmp_path: Pa
     trained(scene, tmp_path / "parts", settings, resume=True)
     whole, parts = read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_gradients_of_several_batches_make_one_step(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def batches(number: int) -> dict[str, torch.Tensor]:
+        seen.append(number)
+        return {"x": torch.tensor([[1.0 + number % 2]])}
+
+    def gradients(accumulate: int) -> list[float]:
+        line, found = torch.nn.Linear(1, 1, bias=False), []
+        settings = Optimisation(steps=3, batch=1, accumulate=accumulate, precision="32-true")
+
+        def look(progress: Progress) -> None:
+            assert line.weight.grad is not None
+            found.append(line.weight.grad.item())
+
+        run = tmp_path / str(accumulate)
+        fit(line, batches, lambda module, batch, _: module(batch["x"]).sum(), settings, run, on_progress=look)
+        return found
+
+    assert gradients(1) == [1, 2, 1]
+    assert seen == [0, 1, 2]
+    seen.clear()
+    assert gradients(2) == [1.5, 1.5, 1.5]
+    assert seen == list(range(6))
 
 
 def test_a_training_begins_with_the_weights_that_fit(scene: Path, tmp_path: Path) -> None:
