@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 from edgekit_experts.dataset import Dataset, Video
 from edgekit_experts.dataset.dataset import AT_A_TIME
@@ -108,3 +109,30 @@ def _modality(video: Video, name: str) -> ModalityStatus:
         bytes=array.size_bytes(),
         failures=failures,
     )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Frames (as `frames 3, 5–9`) of a modality that failed with the same message."""
+
+    video: str
+    modality: str
+    frames: str
+    message: str
+
+
+def spans(frames: Iterable[int]) -> str:
+    """`frames 3, 5–9` for 3, 5, 6, 7, 8, 9."""
+    runs = [
+        [frame for _, frame in run] for _, run in groupby(enumerate(sorted(frames)), lambda each: each[1] - each[0])
+    ]
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return f"frame {text}" if text.isdecimal() else f"frames {text}"
+
+
+def grouped_failures(video: str, row: ModalityStatus) -> list[Failure]:
+    """The failures of a modality, one for each message, in the order of their first frames."""
+    by_message: dict[str, list[int]] = {}
+    for frame, message in row.failures.items():
+        by_message.setdefault(message, []).append(frame)
+    return [Failure(video, row.name, spans(frames), message) for message, frames in by_message.items()]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from edgekit_experts.collage import drawing_order
 from edgekit_experts.dataset import Dataset, Video
-from edgekit_experts.status import ModalityStatus, Status
+from edgekit_experts.status import Status, grouped_failures
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import EdgekitError, SinkError
 from edgekit_runtime.files import whole
@@ -42,16 +41,6 @@ class Picture:
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Frames (as `frames 3, 5–9`) of a modality that failed with the same message."""
-
-    video: str
-    modality: str
-    frames: str
-    message: str
-
-
 def write_status_page(data: Dataset, status: Status, path: Path) -> None:
     """Writes the page to `path`, whole or not at all. Raises SinkError when that fails."""
     page = render(data, status)
@@ -72,7 +61,9 @@ def render(data: Dataset, status: Status) -> str:
     for video in videos:
         declared = {**video.modalities, **declared}
     names = drawing_order(declared)
-    failures = [each for row in status.videos for modality in row.modalities for each in _failures(row.name, modality)]
+    failures = [
+        each for row in status.videos for modality in row.modalities for each in grouped_failures(row.name, modality)
+    ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["size"] = human_size
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
@@ -96,22 +87,6 @@ def human_size(size: float) -> str:
             return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
-
-
-def spans(frames: Iterable[int]) -> str:
-    """`frames 3, 5–9` for 3, 5, 6, 7, 8, 9."""
-    runs = [
-        [frame for _, frame in run] for _, run in groupby(enumerate(sorted(frames)), lambda each: each[1] - each[0])
-    ]
-    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
-    return f"frame {text}" if text.isdecimal() else f"frames {text}"
-
-
-def _failures(video: str, row: ModalityStatus) -> list[Failure]:
-    by_message: dict[str, list[int]] = {}
-    for frame, message in row.failures.items():
-        by_message.setdefault(message, []).append(frame)
-    return [Failure(video, row.name, spans(frames), message) for message, frames in by_message.items()]
 
 
 def _picture(name: str, modality: Modality, videos: Sequence[Video]) -> Picture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -74,6 +74,11 @@ class ModalityDataset(torch.utils.data.Dataset[Sample]):
     ) -> None:
         if not names:
             raise UsageError("No modality is asked for.", hint="`edgekit status DATA` shows which there are.")
+        if missing not in get_args(Missing):
+            raise UsageError(f"missing = {missing!r} is no policy.", hint=f"Policies: {', '.join(get_args(Missing))}.")
+        if split is not None and not any(True for _ in _videos(data, split)):
+            have = sorted({data.video(name).split for name in data.videos})
+            raise DataError(f"No video is in the split {split!r}.", hint=f"Splits here: {', '.join(have) or 'none'}.")
         self.modalities = declarations(data, names, split=split)
         self.size = size
         self._location = data.location

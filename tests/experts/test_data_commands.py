@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +110,35 @@ def test_failures_are_listed_by_status(clip: Path, tmp_path: Path) -> None:
     config.write_text(f'[mine]\nexpert = "{mine}:Mine"\n')
     document = json.loads(edgekit("extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "3:6", "--json"))
     assert document["failed"] == 1
-    assert document["videos"][0]["modalities"][0]["failures"] == {"3": "MemoryError: too large"}
+    assert document["videos"][0]["modalities"][0]["failures"] == {"3": "MemoryError: too large (mine.py, line 6)"}
+
+
+def test_failures_of_one_kind_are_one_line_and_a_modality_that_never_came_ends_the_command(
+    clip: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from edgekit_experts.expert import Expert\n"
+        "from edgekit_runtime.modality import Kind, Modality\n"
+        "class Mine(Expert):\n"
+        "    def produces(self, inputs): return Modality('mine', Kind.IMAGE, 3)\n"
+        "    def compute(self, batch):\n"
+        "        raise MemoryError('too large')\n"
+    )
+    config = tmp_path / "experts.toml"
+    config.write_text(f'[rgb]\nexpert = "rgb"\n[mine]\nexpert = "{mine}:Mine"\n')
+    out = tmp_path / "data"
+    edgekit("extract", clip, "-o", out, "--only", "rgb", "-c", config, "--frames", "0:2")
+    command = [sys.executable, "-m", "edgekit", "extract", clip, "-o", out, "-c", config, "--frames", "0:12"]
+    run = subprocess.run(command, capture_output=True, encoding="utf-8")
+    assert run.returncode == 1
+    assert "Not one frame could be made of mine (clip)" in run.stderr
+    assert "failed: clip, mine, frames 0–11: MemoryError: too large (mine.py, line 6)" in run.stderr
+    assert run.stderr.count("too large") == 1
+    (video,) = json.loads(edgekit("status", out, "--json"))["videos"]
+    rows = {row["name"]: row for row in video["modalities"]}
+    assert list(rows["mine"]["failures"]) == [str(number) for number in range(12)]
+    assert rows["rgb"]["done"] == 12, "the rest went on"
 
 
 def test_view_writes_what_its_ending_says(clip: Path, tmp_path: Path) -> None:

@@ -140,8 +140,8 @@ def test_an_expert_that_throws_on_one_frame_costs_that_frame_only(clip: Path, tm
     out = tmp_path / "data"
     run(clip, out, parse_config(text, "test"))
     video = only_video(out)
-    assert video.failed("mine") == {33: "ZeroDivisionError: one over the horizon"}
-    assert video.failed("again") == {33: "needs mine, which failed at frame 33"}
+    assert video.failed("mine") == {33: "ZeroDivisionError: one over the horizon (mine.py, line 12)"}
+    assert video.failed("again") == {33: "needs mine, which failed"}
     assert np.flatnonzero(~video.done("again")).tolist() == [33]
     assert video.done("rgb").all()
     status = read_status(Dataset.open(out))
@@ -179,8 +179,38 @@ def test_a_changed_parameter_makes_its_frames_stale_and_remakes_only_them(clip: 
     assert (video.done("canny").sum(), video.stale("canny").sum()) == (32, 38)
     status = read_status(Dataset.open(out))
     assert (status.stale, status.missing) == (38, 0)
-    assert run(clip, out, other).written == 38
+    again = run(clip, out, other)
+    assert again.written == 38
+    assert again.notes == [
+        "38 frames of canny in clip were made otherwise than they would be now: they are made again."
+    ]
     assert only_video(out).done("canny").all()
+
+
+def test_remaking_a_part_of_a_unit_keeps_the_rest_as_stale(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    run(clip, out)
+    before = only_video(out).read("canny", 20)
+    other = {**CONFIG, "canny": {"expert": "canny", "low": 10}}
+    run(clip, out, other, frames=(4, 9))
+    video = only_video(out)
+    assert np.flatnonzero(video.done("canny")).tolist() == [4, 5, 6, 7, 8]
+    assert video.stale("canny").sum() == 65
+    np.testing.assert_array_equal(video.read("canny", 20), before)
+    assert not np.array_equal(video.read("canny", 5), before)
+    # Back again: other units were never touched, and are as they should be; of this one nobody knows any more.
+    assert run(clip, out).written == 32
+    run(clip, tmp_path / "whole")
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_progress_counts_what_is_left_to_do(clip: Path, tmp_path: Path) -> None:
+    run(clip, tmp_path / "data", frames=(0, 50))
+    seen: list[tuple[int, int]] = []
+    extract(
+        [open_video(str(clip))], tmp_path / "data", CONFIG, None, lambda state: seen.append((state.frames, state.total))
+    )
+    assert seen == [(14, 20), (20, 20)]
 
 
 def test_a_stored_input_is_read_and_not_made_again(clip: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -69,6 +71,39 @@ def test_classes_are_those_with_the_largest_value(tmp_path: Path, frames: np.nda
     path = write_network(tmp_path / "net.onnx", [1, 3, 40, 60], np.eye(3))
     labels = answer(Model(str(path), "labels", taxonomy=str(taxonomy)), frames)
     np.testing.assert_array_equal(labels[..., 0], frames.argmax(axis=3))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("flow", 2), ("normals", 3), ("image", 3)])
+def test_a_network_with_another_number_of_channels_is_refused_before_a_frame_is_read(
+    tmp_path: Path, kind: str, channels: int
+) -> None:
+    path = write_network(tmp_path / "one.onnx", [1, 3, 40, 60], np.array([[1, 0, 0]]))
+    with pytest.raises(ExpertError, match=rf"answers with 1 channel\(s\); {kind} has {channels}"):
+        Model(str(path), kind).produces({})
+    Model(str(path), "depth").produces({})
+
+
+def test_the_first_answers_may_be_asked_for_by_many_threads_at_once(tmp_path: Path) -> None:
+    path = write_network(tmp_path / "net.onnx", [1, 3, 40, 60], np.eye(3))
+    code = f"""
+import threading
+import numpy as np
+from edgekit_experts.expert import Batch
+from edgekit_experts.learned.model import Model
+expert = Model({str(path)!r}, "image")
+expert.produces({{}})
+frames = np.zeros((1, 40, 60, 3), np.uint8)
+start = threading.Barrier(8)
+def ask():
+    start.wait()
+    expert.compute(Batch(frames, {{}}, 0))
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    # In processes of their own: only the first inference of a process is delicate.
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from edgekit.commands import data as commands
 from edgekit_experts.dataset import Dataset, Video, VideoInfo
-from edgekit_experts.status import read_status
-from edgekit_experts.status_page import human_size, render, spans
+from edgekit_experts.status import read_status, spans
+from edgekit_experts.status_page import human_size, render
 from edgekit_experts.taxonomies import CAMVID
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy

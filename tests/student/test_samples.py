@@ -66,6 +66,14 @@ def holes(tmp_path: Path) -> Dataset:
     return data
 
 
+def test_a_split_or_a_policy_that_is_none_is_refused_by_name(holes: Dataset) -> None:
+    with pytest.raises(DataError, match="No video is in the split 'foo'") as caught:
+        ModalityDataset(holes, ["vote"], split="foo")
+    assert "train" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="missing = 'guess' is no policy"):
+        ModalityDataset(holes, ["vote"], missing="guess")  # type: ignore[arg-type]
+
+
 def test_a_sample_is_what_the_store_holds_in_any_order(holes: Dataset) -> None:
     samples = ModalityDataset(holes, ["vote", "depth"], split="train")
     assert len(samples) == FRAMES

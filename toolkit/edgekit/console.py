@@ -31,9 +31,9 @@ def stdout() -> Console:
 
 
 class Advance(Protocol):
-    """Reports `steps` more steps done; `note` replaces the text behind the bar."""
+    """Reports `steps` more steps done; `note` replaces the text behind the bar, `total` what was to be expected."""
 
-    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+    def __call__(self, steps: int = 1, note: str = "", total: int | None = None) -> None: ...
 
 
 @contextmanager
@@ -113,8 +113,8 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, expand=True) as bar:
         task = bar.add_task(title, total=total, note="")
 
-        def advance(steps: int = 1, note: str = "") -> None:
-            bar.update(task, advance=steps, note=note)
+        def advance(steps: int = 1, note: str = "", total: int | None = None) -> None:
+            bar.update(task, advance=steps, note=note, total=total)
 
         yield advance
 
@@ -123,13 +123,16 @@ def _plain(title: str, total: int | None) -> Iterator[Advance]:
     started = spoke = time.monotonic()
     done = 0
 
-    def advance(steps: int = 1, note: str = "") -> None:
-        nonlocal done, spoke
+    expected = total
+
+    def advance(steps: int = 1, note: str = "", total: int | None = None) -> None:
+        nonlocal done, spoke, expected
         done += steps
+        expected = expected if total is None else total
         now = time.monotonic()
         if now - spoke >= _PLAIN_INTERVAL:
             spoke = now
-            console.print(f"{title}: {_how_far(done, total, now - started)} {note}".rstrip(), markup=False)
+            console.print(f"{title}: {_how_far(done, expected, now - started)} {note}".rstrip(), markup=False)
 
     yield advance
     console.print(f"{title}: {done} in {time.monotonic() - started:.1f} s", markup=False)

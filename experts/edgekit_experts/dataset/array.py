@@ -111,9 +111,12 @@ class ModalityArray:
         """Two bool arrays (F,): frames done under the present declaration, frames done under another."""
         done, old = np.zeros(self.shape[0], bool), np.zeros(self.shape[0], bool)
         for number, state in self.states.items():
-            places = number * self.unit + np.fromiter(state.done, np.int64, len(state.done))
-            target = done if state.hash == self.declaration.hash else old
-            target[places[places < self.shape[0]]] = True
+            for target, frames in (
+                (done if state.hash == self.declaration.hash else old, state.done),
+                (old, state.old),
+            ):
+                places = number * self.unit + np.fromiter(frames, np.int64, len(frames))
+                target[places[places < self.shape[0]]] = True
         return done, old
 
     def failures(self) -> dict[int, str]:
@@ -141,17 +144,18 @@ class ModalityArray:
         state = self.states.get(number) or UnitState(self.declaration.hash)
         kept: dict[int, bytes] = {}
         if state.hash != self.declaration.hash:
-            # First forget: a crash between the two writes must not pass new frames off as old ones.
-            state = UnitState(self.declaration.hash)
+            # First say that all is old: a crash between the two writes must not pass new frames off as old ones.
+            state = UnitState(self.declaration.hash, old=state.done | state.old)
             self._storage.put(state_key, state.to_json())
-        elif state.done - encoded.keys():
+        if (state.done | state.old) - encoded.keys():
             stored = unpack(self._storage.get(shard_key) or b"", self.unit)
-            kept = {place: data for place, data in stored.items() if place in state.done}
+            kept = {place: data for place, data in stored.items() if place in state.done | state.old}
         chunks = {**kept, **encoded}
         if encoded:
             self._storage.put(shard_key, pack(chunks, self.unit))
-        failures = {place: message for place, message in state.failed.items() if place not in chunks}
-        state = UnitState(self.declaration.hash, frozenset(chunks), {**failures, **failed})
+        done = state.done | encoded.keys()
+        failures = {place: message for place, message in state.failed.items() if place not in done}
+        state = UnitState(self.declaration.hash, done, {**failures, **failed}, state.old - encoded.keys())
         self._storage.put(state_key, state.to_json())
         assert self._states is not None
         self._states[number] = state

@@ -20,6 +20,12 @@ Precision = Literal["f32", "bf16"]
 FORMATS = (".onnx", ".xml", ".tflite")
 
 
+# The library's first inference initialises things while it waits for Python's lock: a second thread that comes to the
+# same place at that moment holds the one and waits for the other, for ever.
+_FIRST = threading.Lock()
+_begun = threading.Event()
+
+
 class Compiled:
     """One or more inputs in, all outputs out; each calling thread has a request of its own.
 
@@ -46,7 +52,12 @@ class Compiled:
         request = getattr(self._threads, "request", None)
         if request is None:
             request = self._threads.request = self._network.create_infer_request()
-        results = request.infer(list(inputs))
+        if _begun.is_set():
+            results = request.infer(list(inputs))
+        else:
+            with _FIRST:
+                results = request.infer(list(inputs))
+                _begun.set()
         return [np.array(results[index]) for index in range(self.outputs)]
 
 

@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 
 _KINDS = ("depth", "edges", "image", "labels", "mask", "normals", "flow")
 _ACTIVATIONS = ("", "sigmoid")
+_COUNTED = (Kind.IMAGE, Kind.NORMALS, Kind.FLOW)  # kinds that mean nothing with another number of channels
 _STORED = {"depth": "float16", "normals": "float16", "flow": "float16"}
 
 
@@ -110,10 +111,24 @@ class Model(Expert):
                 f"and an output number {self._output}."
             )
         channels = {Kind.NORMALS: 3, Kind.FLOW: 2, Kind.IMAGE: self._channels}.get(self._kind, 1)
+        given = self._answered_channels(model)
+        if given and self._kind in _COUNTED and given != channels:
+            raise ExpertError(
+                f"{self._path} answers with {given} channel(s); {self._kind.value} has {channels}.",
+                hint="Say what it makes: kind, and for images channels.",
+            )
         limits = {Kind.EDGES: (0, 255), Kind.MASK: (0, 1), Kind.IMAGE: (0, 255), Kind.NORMALS: (-1, 1)}.get(self._kind)
         unit = "px" if self._kind is Kind.FLOW else self._unit
         dtype = _STORED.get(self._kind.value, "uint8")
         return Modality(self._path.stem, self._kind, channels, dtype, limits, unit, self._taxonomy)
+
+    def _answered_channels(self, model: Any) -> int:
+        """Of the output that is asked for; 0 where only an inference tells."""
+        if model.inputs[0].partial_shape.is_dynamic or model.outputs[self._output].partial_shape.is_dynamic:
+            return 0
+        _, size = self._input_form(model)
+        answer = np.zeros(tuple(model.outputs[self._output].shape), np.uint8)
+        return int(_picture(answer, size).shape[2])
 
     def compute(self, batch: Batch) -> Array:
         network = self._compiled()

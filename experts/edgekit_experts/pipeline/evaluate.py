@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,7 +202,7 @@ class _Evaluation:
                     continue
                 inputs = self._results[name]
                 if around in inputs.failed:
-                    return f"needs {name}, which failed at frame {around}"
+                    return f"needs {name}, which failed" + ("" if around == index else f" at frame {around}")
                 hole |= inputs.arrays.get(around) is None
         return "" if hole else None
 
@@ -211,7 +214,7 @@ class _Evaluation:
                 for index in run:
                     self._compute(node, range(index, index + 1), result)
             else:
-                result.failed[run.start] = f"{type(error).__name__}: {error}"
+                result.failed[run.start] = f"{type(error).__name__}: {error}{_where(error, node)}"
             return
         result.arrays.update(zip(run, computed, strict=True))
 
@@ -239,6 +242,15 @@ class _Evaluation:
 
     def _stream(self, name: str, index: int) -> Array | None:
         return self._unit.streams[index - self._unit.first].get(name)
+
+
+def _where(error: Exception, node: Node) -> str:
+    """The line of an expert of one's own in which it threw: nobody else can tell."""
+    if type(node.expert).__module__.startswith("edgekit_experts."):
+        return ""
+    file = inspect.unwrap(type(node.expert).compute).__code__.co_filename
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(file).name}, line {lines[-1]})" if lines else ""
 
 
 def _node_inputs(node: Node) -> list[str]:

@@ -59,8 +59,8 @@ class ExtractOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """After each unit: frames of this video that were gone through, of how many (as far as known), and the stage
-    that the run waits for.
+    """After each unit: frames of this video that were gone through, of how many in which something was missing (as far
+    as known), and the stage that the run waits for.
     """
 
     video: str
@@ -153,6 +153,7 @@ class Run:
         self._data, self._report, self._on_progress = data, report, on_progress
         self._videos: dict[int, Video] = {}
         self._gone = [0] * len(readers)
+        self._totals = [0] * len(readers)
         self._lock = threading.Lock()
 
     @contextmanager
@@ -162,7 +163,17 @@ class Run:
             for node in self.graphs[number].nodes:
                 video.declare_as(node.declaration)
             self._videos[number] = video
-            yield VideoWork(self.graphs[number], video, self.stop)
+            work = VideoWork(self.graphs[number], video, self.stop)
+            for node in self.graphs[number].nodes:
+                if count := int(video.stale(node.name).sum()):
+                    self._report.notes.append(
+                        f"{count} frames of {node.name} in {video.name} were made otherwise than they would be now: "
+                        "they are made again."
+                    )
+            first, end = self.span(number)
+            missing = work.missing(first, end if end is not None else video.frames)
+            self._totals[number] = len(frozenset[int]().union(*missing.values()))
+            yield work
 
     def span(self, number: int) -> tuple[int, int | None]:
         """Frames of a video that were asked for; its end where that is known."""
@@ -181,8 +192,7 @@ class Run:
             self._report.written += written
             self._report.spent.add(spent)
             self._gone[number] += frames
-            first, end = self.options.frames
-            total = max(min(video.frames, end or video.frames) - first, self._gone[number])
+            total = self._totals[number] = max(self._totals[number], self._gone[number])
             self._on_progress(Progress(video.name, self._gone[number], total, self._report.spent.bottleneck))
 
     def video_done(self, number: int, ended: int | None, shortfall: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgekit_experts.dataset import Video
     from edgekit_experts.graph import Graph
     from edgekit_experts.pipeline import ExtractOptions, ExtractReport, Progress
-    from edgekit_experts.status import ModalityStatus, Status
+    from edgekit_experts.status import ModalityStatus, Status, VideoStatus
     from edgekit_experts.video import VideoReader
 
 ConfigFile = Annotated[
@@ -316,24 +316,37 @@ def _run(readers: Sequence[VideoReader], output: str, config: Config, options: E
     from edgekit_experts.pipeline import extract as run
     from edgekit_experts.status import read_status
 
-    total = sum(len(range(reader.frames)[slice(*options.frames)]) for reader in readers)
-    with progress("Frames", total) as advance:
-        report = run(readers, output, config, options, _progress_reporter(advance))
-    _report(read_status(Dataset.open(output)), report, json)
+    expected = {reader.name: len(range(reader.frames)[slice(*options.frames)]) for reader in readers}
+    with progress("Frames", sum(expected.values())) as advance:
+        report = run(readers, output, config, options, _progress_reporter(advance, expected))
+    status = read_status(Dataset.open(output))
+    _report(status, report, json)
+    if hopeless := _never_made(status, report):
+        raise ExpertError(f"Not one frame could be made of {hopeless}.", hint="The failures above say why.")
 
 
-def _progress_reporter(advance: Advance) -> Callable[[Progress], None]:
+def _never_made(status: Status, run: ExtractReport) -> str:
+    """What the run failed in altogether: a script must not go on."""
+    rows = [(video.name, row) for video in status.videos if video.name in run.videos for row in video.modalities]
+    return ", ".join(f"{row.name} ({video})" for video, row in rows if row.failed and not row.done)
+
+
+def _progress_reporter(advance: Advance, expected: dict[str, int]) -> Callable[[Progress], None]:
+    """`expected` frames of each video, until the run knows better."""
     gone: dict[str, int] = {}
 
     def report(state: Progress) -> None:
         waits = f"; bottleneck: {state.bottleneck}" if state.bottleneck else ""
-        advance(state.frames - gone.get(state.video, 0), f"{state.video}{waits}")
+        expected[state.video] = state.total
+        advance(state.frames - gone.get(state.video, 0), f"{state.video}{waits}", sum(expected.values()))
         gone[state.video] = state.frames
 
     return report
 
 
 def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | None = None) -> None:
+    from edgekit_experts.status import grouped_failures
+
     if json:
         document = status.to_dict()
         document["fps"] = round(run.fps, 2) if run else None
@@ -344,13 +357,16 @@ def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | 
             document |= {"bottleneck": run.spent.bottleneck, "notes": run.notes}
         emit(document)
         return
-    _show_tables(status)
-    for video in status.videos:
+    # What other runs have made is what `edgekit status` is for.
+    videos = [video for video in status.videos if run is None or video.name in run.videos]
+    _show_tables(videos)
+    for video in videos:
         for row in video.modalities:
-            for frame, message in list(row.failures.items())[:_SHOWN_FAILURES]:
-                console.print(f"failed: {video.name}, {row.name}, frame {frame}: {message}", markup=False)
-            if row.failed > _SHOWN_FAILURES:
-                console.print(f"… and {row.failed - _SHOWN_FAILURES} more of {row.name}", markup=False)
+            failures = grouped_failures(video.name, row)
+            for failure in failures[:_SHOWN_FAILURES]:
+                console.print(f"failed: {video.name}, {row.name}, {failure.frames}: {failure.message}", markup=False)
+            if len(failures) > _SHOWN_FAILURES:
+                console.print(f"… and {len(failures) - _SHOWN_FAILURES} more kinds of {row.name}", markup=False)
     if run and run.frames:
         waited = f"; bottleneck: {run.spent.bottleneck}" if run.spent.bottleneck else ""
         console.print(f"{run.frames} frames in {run.seconds:.1f} s, {run.fps:.1f} a second{waited}", markup=False)
@@ -362,14 +378,14 @@ def _report(status: Status, run: ExtractReport | None, json: bool, page: Path | 
         console.print(f"Page: {page}", markup=False)
 
 
-def _show_tables(status: Status) -> None:
+def _show_tables(videos: Sequence[VideoStatus]) -> None:
     """One table for each video, all with the same columns; readable at 80 columns."""
     from rich.table import Table
 
     out = stdout()
-    rows = [row for video in status.videos for row in video.modalities]
+    rows = [row for video in videos for row in video.modalities]
     widths = [max((len(text) for text in column), default=0) for column in zip(*_cells(rows), strict=True)]
-    for video in status.videos:
+    for video in videos:
         height, width = video.size
         out.print(
             f"{video.name}: {video.frames} frames, {width}x{height}, {video.fps:.4g} fps, {video.split}", markup=False
