@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CamVid with no human label, in about half an hour on two cores:
+# CamVid with no human label, in about forty minutes on two cores:
 #   recipes/camvid/make.sh CAMVID WORK
 # CAMVID holds train/ and val/, each with rgb/, labels/ (for scoring alone) and experts/. Each step resumes.
 set -euo pipefail
@@ -15,5 +15,5 @@ edgekit import frames "$camvid/val" -o "$work/data" --name val --fps 15 --split 
 for model in expert:espnetv2_s15 expert:espnetv2_s20 expert:dicenet_s175 expert:vote "$work/phg-mae" "$work/student"; do
     edgekit eval "$model" "$work/data" --split val
 done
-edgekit eval "$work/phg-mae" "$work/data" --split val --members 8
+edgekit eval "$work/phg-mae" "$work/data" --split val --members 12 --mirror
 edgekit build --profile laptop-cpu --student "$work/student" --data "$work/data" -o "$work/build"
