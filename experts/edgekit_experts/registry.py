@@ -137,7 +137,8 @@ def find_expert(spec: str) -> Registered:
                 f"The plug-in expert {spec!r} ({point.value}) cannot be loaded: {error}.",
                 hint="Reinstall the package that brings it.",
             ) from error
-    raise ExpertError(f"There is no expert {spec!r}.", hint=closest(spec, names()))
+    hint = f'A class in a file is written "{spec}:Class".' if spec.endswith(".py") else closest(spec, names())
+    raise ExpertError(f"There is no expert {spec!r}.", hint=hint)
 
 
 def _from_file(spec: str) -> Registered:

@@ -107,8 +107,8 @@ class Model(Expert):
         model = read_network(self._path)
         if len(model.inputs) != 1 or not -1 < self._output < len(model.outputs):
             raise ExpertError(
-                f"{self._path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; needed is one input, "
-                f"and an output number {self._output}."
+                f"{self._path} cannot be used: it has {len(model.inputs)} input(s), where one is needed, and outputs 0 to "
+                f"{len(model.outputs) - 1}, where output number {self._output} is asked for."
             )
         channels = {Kind.NORMALS: 3, Kind.FLOW: 2, Kind.IMAGE: self._channels}.get(self._kind, 1)
         given = self._answered_channels(model)

@@ -70,7 +70,7 @@ def show(
         emit({"name": expert.name, "usage": expert.usage(), "text": text})
     else:
         # Paragraphs and lists keep their lines, all others are as long as the terminal is wide.
-        flowing = re.sub(r"(?<!\n)\n(?!\n|- )", " ", text)
+        flowing = re.sub(r"(?<!\n)\n *(?!\n|- )", " ", text)
         stdout().print(f"{expert.usage()}\n\n{flowing}", markup=False)
 
 
