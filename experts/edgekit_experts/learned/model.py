@@ -107,7 +107,7 @@ class Model(Expert):
         model = read_network(self._path)
         if len(model.inputs) != 1 or not -1 < self._output < len(model.outputs):
             raise ExpertError(
-                f"{self._path} cannot be used: it has {len(model.inputs)} input(s), where one is needed, and outputs 0 to "
+                f"{self._path} cannot be used: it has {len(model.inputs)} input(s), where one is needed, outputs 0 to "
                 f"{len(model.outputs) - 1}, where output number {self._output} is asked for."
             )
         channels = {Kind.NORMALS: 3, Kind.FLOW: 2, Kind.IMAGE: self._channels}.get(self._kind, 1)
