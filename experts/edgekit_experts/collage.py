@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgekit_experts.dataset import Video
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import DataError, SinkError
-from edgekit_runtime.files import whole
+from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,8 @@ def write_png(video: Video, index: int, names: Sequence[str], path: Path) -> Non
     picture = collage(video, index, names)
     ok, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     assert ok
-    _replace(path, lambda partial: partial.write_bytes(data.tobytes()))
+    with output_file(path) as partial:
+        partial.write_bytes(data.tobytes())
 
 
 def write_mp4(
@@ -60,10 +61,9 @@ def write_mp4(
     on_frames: Callable[[int], None] = lambda count: None,
 ) -> None:
     """H.264 at the video's own frame rate. Raises SinkError when the file cannot be written."""
+    import av
 
-    def encode(partial: Path) -> None:
-        import av
-
+    with output_file(path) as partial:
         try:
             with av.open(str(partial), "w", format="mp4") as container:
                 stream = container.add_stream("libx264", rate=round(max(video.fps, 1)), options={"crf": "23"})
@@ -77,8 +77,6 @@ def write_mp4(
                 container.mux(stream.encode())
         except av.error.FFmpegError as error:
             raise SinkError(f"{path} cannot be written: {error}.", hint="Check the folder and the space.") from error
-
-    _replace(path, encode)
 
 
 def shown(video: Video, only: Sequence[str] = ()) -> list[str]:
@@ -121,12 +119,3 @@ def _columns(count: int, size: tuple[int, int]) -> int:
         return abs(math.log(columns * size[1] / (rows * size[0]) / _TARGET_RATIO)) + 0.2 * (columns * rows - count)
 
     return min(range(1, count + 1), key=distance)
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            write(partial)
-    except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error

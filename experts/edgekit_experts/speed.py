@@ -20,6 +20,7 @@ from edgekit_experts.learned.compiled import cache_folder
 from edgekit_experts.pipeline.evaluate import Unit, evaluate
 from edgekit_experts.pipeline.local import one_thread_per_call
 from edgekit_experts.video import open_video
+from edgekit_runtime.files import whole
 
 SIZE = (540, 960)
 _FRAMES = 6
@@ -53,9 +54,8 @@ def measure(more: Mapping[str, Mapping[str, Any]] | None = None) -> Figures:
 def keep(figures: Figures) -> None:
     """For `kept`, if the cache folder can be written."""
     if path := _path():
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
 
 
 def kept() -> Figures | None:

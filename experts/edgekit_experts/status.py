@@ -121,13 +121,14 @@ class Failure:
     message: str
 
 
-def spans(frames: Iterable[int]) -> str:
-    """`frames 3, 5–9` for 3, 5, 6, 7, 8, 9."""
+def spans(frames: Iterable[int], most: int = 1000) -> str:
+    """`frames 3, 5–9` for 3, 5, 6, 7, 8, 9; after `most` runs of them, that there are more."""
     runs = [
         [frame for _, frame in run] for _, run in groupby(enumerate(sorted(frames)), lambda each: each[1] - each[0])
     ]
-    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
-    return f"frame {text}" if text.isdecimal() else f"frames {text}"
+    text = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs[:most])
+    more = " and more" if len(runs) > most else ""
+    return f"frame {text}" if text.isdecimal() and not more else f"frames {text}{more}"
 
 
 def grouped_failures(video: str, row: ModalityStatus) -> list[Failure]:

@@ -17,8 +17,8 @@ from edgekit_experts.collage import drawing_order
 from edgekit_experts.dataset import Dataset, Video
 from edgekit_experts.status import Status, grouped_failures
 from edgekit_runtime.colour import colourise
-from edgekit_runtime.errors import EdgekitError, SinkError
-from edgekit_runtime.files import whole
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality
 
 TEMPLATE = "status.html.j2"
@@ -44,12 +44,8 @@ class Picture:
 def write_status_page(data: Dataset, status: Status, path: Path) -> None:
     """Writes the page to `path`, whole or not at all. Raises SinkError when that fails."""
     page = render(data, status)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            partial.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
+    with output_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def render(data: Dataset, status: Status) -> str:

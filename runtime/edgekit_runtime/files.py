@@ -7,23 +7,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.errors import EdgekitError, SinkError
+
+PARTIAL = ".partial"
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`: it takes that name when the block ends and its bytes are on the disk; nothing of
-    it stays if that fails.
-    """
-    partial = path.with_name(f".{path.name}.partial")
+    """A file to write beside `path`: it takes that name when the block ends, and nothing of it stays if it fails."""
+    partial = path.with_name(f".{path.name}{PARTIAL}")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Returns when the bytes of a file are on the disk: before it takes the name of one that must not be lost."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """`whole` for what a person asked for by name; folders are made. Raises SinkError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as partial:
+            yield partial
+    except OSError as error:
+        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
 
 
 def not_writable(folder: Path) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit_runtime.errors import CheckpointError
-from edgekit_runtime.files import whole
+from edgekit_runtime.files import flush, whole
 from edgekit_runtime.modality import Modality
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def save_checkpoint(folder: Path, weights: dict[str, Tensor], config: Checkpoint
     for name, data in ((WEIGHTS, payload), (CONFIG, config.to_json().encode())):
         with whole(folder / name) as partial:
             partial.write_bytes(data)
+            flush(partial)
 
 
 def read_config(folder: Path) -> CheckpointConfig:

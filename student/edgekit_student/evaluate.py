@@ -49,6 +49,18 @@ class Score:
     temporal_consistency: float | None = None
     calibration_error: float | None = None
 
+    @property
+    def measures(self) -> dict[str, float]:
+        """What was measured beside IoU, in the words of people."""
+        found = {
+            "pixel accuracy": self.pixel_accuracy,
+            "F1": self.f1,
+            "F1 of borders": self.boundary_f1,
+            "consistency over time": self.temporal_consistency,
+            "calibration error": self.calibration_error,
+        }
+        return {name: value for name, value in found.items() if value is not None and not np.isnan(value)}
+
     def to_dict(self) -> dict[str, Any]:
         table = {name: None if _absent(value) else value for name, value in vars(self).items()}
         return {**table, "taxonomy": self.taxonomy.name}

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit_runtime.errors import CheckpointError, EdgekitError, UsageError
-from edgekit_runtime.files import whole
+from edgekit_runtime.files import flush, whole
 from edgekit_student.batches import Batch, prefetched
 from edgekit_student.settings import Optimisation
 
@@ -180,6 +180,7 @@ def _save_state(
     run.mkdir(parents=True, exist_ok=True)
     with whole(run / STATE) as partial:
         partial.write_bytes(payload)
+        flush(partial)
 
 
 def _load_state(run: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], settings: Optimisation) -> int:

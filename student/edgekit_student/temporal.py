@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgekit_experts.classical.flow import DisFlow
 from edgekit_experts.expert import Batch
+from edgekit_experts.pipeline.local import one_thread_per_call
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,8 @@ def carried(following: Array, flow: Array) -> Array:
 
 
 def _flow(first: Array, second: Array) -> Array:
-    return np.asarray(_FLOW.compute(Batch(np.stack([first, second]), {}, 0))[0], np.float32)
+    with one_thread_per_call():  # the same on every machine
+        return np.asarray(_FLOW.compute(Batch(np.stack([first, second]), {}, 0))[0], np.float32)
 
 
 def _positions(flow: Array) -> tuple[Array, Array]:

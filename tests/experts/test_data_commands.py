@@ -13,11 +13,12 @@ import typer
 from typer.testing import CliRunner
 
 from edgekit.cli import main
-from edgekit.commands import data, experts
+from edgekit.commands import data, experts, view
 from edgekit_runtime.errors import EdgekitError
 
 app = typer.Typer()
 data.register(app)
+view.register(app)
 experts.register(app)
 
 
@@ -151,8 +152,8 @@ def test_view_writes_what_its_ending_says(clip: Path, tmp_path: Path) -> None:
     assert (tmp_path / "x.mp4").stat().st_size > 1000
     for arguments, message in (
         (("x.gif",), "neither .png nor .mp4"),
-        (("x.png", "--frame", "70"), r"Frame 70 is not there: clip has 70 frames.\nOf these, 0 to 3 are made"),
-        (("x.png", "--frame", "4"), r"Frame 4 is not there: clip has 70 frames.\nOf these, 0 to 3 are made"),
+        (("x.png", "--frame", "70"), r"Frame 70 is not there: clip has 70 frames.\nMade are frames 0–3;"),
+        (("x.png", "--frame", "4"), r"Frame 4 is not there: clip has 70 frames.\nMade are frames 0–3;"),
         (("x.mp4", "--frames", "80:90"), r"None of the frames 80:90 is there: clip has 70"),
         (("x.mp4", "--frames", "4:9"), r"None of the frames 4:9 is there.*\nOf these, 0 to 3"),
         (("x.png", "--video", "clop"), "no video 'clop'"),
@@ -184,7 +185,7 @@ def test_view_says_what_it_drew_and_what_was_not_there(
         f"{film}: frames 2 to 10 of clip: rgb, canny",
         "Not there, so left black: rgb (6 frames), canny (7 frames).",
     ]
-    assert "Of these, 0 to 3, 10 are made" in said(str(drawn), "--frame", "7")[1]
+    assert "Made are frames 0–3, 10;" in said(str(drawn), "--frame", "7")[1]
 
 
 def test_status_is_readable_at_80_columns(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,7 +209,7 @@ def test_status_is_readable_at_80_columns(clip: Path, tmp_path: Path, capsys: py
 def test_a_folder_of_videos_is_told_from_one_of_pictures(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(EdgekitError, match="is a folder of videos") as caught:
         edgekit("extract", clip.parent, "-o", tmp_path / "data")
-    assert f"edgekit extract {clip.parent}/*.mp4 -o {tmp_path / 'data'}" in caught.value.hint
+    assert f"{clip.parent}/*.mp4" in caught.value.hint
     assert not (tmp_path / "data").exists()
 
 

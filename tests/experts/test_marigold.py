@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from edgekit_experts.expert import Batch
+from edgekit_experts.learned.compiled import cache_folder
 from edgekit_experts.learned.marigold import MarigoldDepth, noise_seed
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind
@@ -21,6 +22,11 @@ transformers = pytest.importorskip("transformers")
 Image = pytest.importorskip("PIL.Image")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +74,13 @@ def marigold(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_depth_is_that_of_the_librarys_pipeline(marigold: Path, frames: np.ndarray) -> None:
-    expert = MarigoldDepth(str(marigold), steps=3, ensemble=3, seed=5, size=48)
+# The parts of the pipeline agree to 1e-5. How several answers are brought to one scale is the library's search for a
+# minimum, which small differences may end elsewhere.
+@pytest.mark.parametrize(("ensemble", "tolerance"), [(1, 1e-3), (3, 0.08)])
+def test_depth_is_that_of_the_librarys_pipeline(
+    marigold: Path, frames: np.ndarray, ensemble: int, tolerance: float
+) -> None:
+    expert = MarigoldDepth(str(marigold), steps=3, ensemble=ensemble, seed=5, size=48, device="cpu")
     modality = expert.produces({})
     assert (modality.kind, modality.unit, modality.range) == (Kind.DEPTH, "affine-invariant", (0, 1))
     assert not modality.near_is_high
@@ -80,12 +91,22 @@ def test_depth_is_that_of_the_librarys_pipeline(marigold: Path, frames: np.ndarr
     expected = pipeline(
         Image.fromarray(frames[1]),
         num_inference_steps=3,
-        ensemble_size=3,
+        ensemble_size=ensemble,
         processing_resolution=48,
         generator=torch.Generator().manual_seed(noise_seed(5, 7)),
     ).prediction
     assert np.ptp(expected) > 0.5
-    np.testing.assert_allclose(depth, expected, atol=1e-3)
+    np.testing.assert_allclose(depth, expected, atol=tolerance)
+    assert np.corrcoef(depth.ravel().astype(float), expected.ravel())[0, 1] > 0.97
+
+
+def test_its_networks_run_compiled_on_a_cpu(marigold: Path, frames: np.ndarray) -> None:
+    expert = MarigoldDepth(str(marigold), device="cpu")
+    expert.compute(Batch(frames[:1], {}, 0))
+    folder = cache_folder()
+    assert folder is not None
+    for part in ("unet", "encoder", "decoder"):
+        assert list(folder.glob(f"marigold_{part}-{expert.identity}-*.xml")), part
 
 
 def test_noise_is_of_the_seed_and_the_frames_number(marigold: Path, frames: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.errors import BuildError
-from edgekit_runtime.files import whole
+from edgekit_runtime.files import flush, whole
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -40,13 +40,15 @@ def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Non
     """One `.edgekit` file, replaced in one step. Raises BuildError when it cannot be written."""
     contents = {MANIFEST: manifest.to_json().encode(), **files}
     check_writable(path)
-    with _explained(path), whole(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-        for name, data in sorted(contents.items()):
-            entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = _PLAIN_FILE
-            entry.create_system = 3  # Unix, wherever it was written
-            archive.writestr(entry, data, compresslevel=9)
+    with _explained(path), whole(path) as partial:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name, data in sorted(contents.items()):
+                entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = _PLAIN_FILE
+                entry.create_system = 3  # Unix, wherever it was written
+                archive.writestr(entry, data, compresslevel=9)
+        flush(partial)
 
 
 def check_writable(path: Path) -> None:

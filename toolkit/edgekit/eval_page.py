@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import count
@@ -10,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.colour import colourise
-from edgekit_runtime.errors import SinkError
-from edgekit_runtime.files import whole
+from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Worst:
         self._order = count()
 
     def add(self, judged: Judged) -> None:
+        if math.isnan(judged.miou):  # nothing of it is labelled
+            return
         entry = -judged.miou, next(self._order), judged
         if len(self._heap) < WORST_FRAMES:
             heapq.heappush(self._heap, entry)
@@ -45,19 +47,13 @@ class Worst:
 def write_eval_page(score: Score, worst: Worst, location: str, split: str, path: Path) -> None:
     """Writes the page to `path`, whole or not at all. Raises SinkError when that fails."""
     page = render(score, worst, location, split)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            partial.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
+    with output_file(path) as partial:
+        partial.write_text(page, encoding="utf-8")
 
 
 def render(score: Score, worst: Worst, location: str, split: str) -> str:
     """The page as HTML 5; what comes from files of others is escaped."""
     from jinja2 import Environment, StrictUndefined
-
-    from edgekit.commands.training import measures
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files("edgekit") / TEMPLATE).read_text(encoding="utf-8"))
@@ -65,7 +61,6 @@ def render(score: Score, worst: Worst, location: str, split: str) -> str:
     rows = [[cell / total if (total := sum(row)) else None for cell in row] for row in score.confusion]
     return template.render(
         score=score,
-        measures=measures(score),
         location=location,
         split=split,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -9,12 +9,11 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgekit_runtime.errors import DataError
-
-PARTIAL = ".partial"
+from edgekit_runtime.files import PARTIAL, flush, whole
 
 
 class LocalStorage:
@@ -44,18 +43,13 @@ class LocalStorage:
 
     def put(self, key: str, data: bytes) -> None:
         path = self.root / key
-        partial = path.with_name(path.name + PARTIAL)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            with whole(path) as partial:
+                partial.write_bytes(data)
+                flush(partial)
             _sync_folder(path.parent)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise _write_error(path, error) from error
 
     def get_range(self, key: str, offset: int, length: int) -> tuple[bytes, object]:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgekit_experts.learned.hub import hub_answers, on_hub, without_hub
+from edgekit_experts.learned.hub import no_checkpoint, without_hub
 from edgekit_runtime.errors import ExpertError
 
 
@@ -35,15 +35,7 @@ class Checkpoint:
                 self.name, trust_remote_code=False, local_files_only=without_hub(self.name)
             )
         except (OSError, ValueError) as error:
-            if on_hub(self.name) and not hub_answers():
-                raise ExpertError(
-                    f"The checkpoint {self.name!r} is not here, and its hub cannot be reached.",
-                    hint="Connect for a first download, or give the folder of a checkpoint as `model`.",
-                ) from error
-            raise ExpertError(
-                f"There is no checkpoint {self.name!r}: {first_line(error)}",
-                hint="A name needs a connection (or an earlier download); a folder holds config.json.",
-            ) from error
+            raise no_checkpoint(self.name, first_line(error), "config.json") from error
 
     @cached_property
     def digest(self) -> str:

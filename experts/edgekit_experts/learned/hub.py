@@ -6,6 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from edgekit_runtime.errors import ExpertError
+
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _PATIENCE_S = 5.0
 
@@ -18,6 +20,19 @@ def on_hub(model: str) -> bool:
 def without_hub(model: str) -> bool:
     """Whether a checkpoint has to be on this disk already."""
     return not (on_hub(model) and hub_answers())
+
+
+def no_checkpoint(model: str, reason: str, file: str) -> ExpertError:
+    """Why there is none of that name; `file` is what the folder of one holds."""
+    if on_hub(model) and not hub_answers():
+        return ExpertError(
+            f"The checkpoint {model!r} is not here, and its hub cannot be reached.",
+            hint="Connect for a first download, or give the folder of a checkpoint as `model`.",
+        )
+    return ExpertError(
+        f"There is no checkpoint {model!r}: {reason}",
+        hint=f"A name needs a connection (or an earlier download); a folder holds {file}.",
+    )
 
 
 @cache

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from edgekit_experts.expert import Batch, Expert
 from edgekit_experts.learned.checkpoint import first_line
-from edgekit_experts.learned.hub import hub_answers, on_hub, without_hub
-from edgekit_experts.learned.network import Execution
+from edgekit_experts.learned.compiled import Precision
+from edgekit_experts.learned.hub import no_checkpoint, without_hub
+from edgekit_experts.learned.network import Execution, Network
 from edgekit_runtime.errors import ExpertError
 from edgekit_runtime.modality import Kind, Modality
 
@@ -36,7 +37,8 @@ class MarigoldDepth(Expert):
     frame's number in its video. Method: Ke et al., Repurposing Diffusion-Based Image Generators for Monocular Depth
     Estimation, 2024.
 
-    Runs in torch, on a CPU, too, one frame at a time: seconds to minutes a frame there. `device` auto, cpu or cuda.
+    One frame at a time: seconds to minutes a frame on a CPU, where its networks run compiled. `precision` f32 or bf16
+    (CPU); `device` auto, cpu or cuda.
     """
 
     deterministic = False
@@ -44,7 +46,14 @@ class MarigoldDepth(Expert):
     weights_from = "prs-eth/marigold-depth-v1-1"
 
     def __init__(
-        self, model: str = "", steps: int = 0, ensemble: int = 1, seed: int = 0, size: int = 0, device: str = "auto"
+        self,
+        model: str = "",
+        steps: int = 0,
+        ensemble: int = 1,
+        seed: int = 0,
+        size: int = 0,
+        precision: Precision = "f32",
+        device: str = "auto",
     ) -> None:
         if steps < 0 or ensemble < 1 or seed < 0 or size < 0 or size % 8:
             raise ExpertError(
@@ -53,7 +62,7 @@ class MarigoldDepth(Expert):
             )
         self.model = model or self.weights_from
         self.steps, self.ensemble, self.seed, self.size = steps, ensemble, seed, size
-        self.execution = Execution(device=device)
+        self.execution = Execution(precision, device)
         self._lock = threading.Lock()  # a pipeline keeps its place in the schedule in itself
 
     @property
@@ -106,7 +115,41 @@ class MarigoldDepth(Expert):
         except (OSError, ValueError) as error:
             raise ExpertError(f"The checkpoint {self.model!r} cannot be loaded: {first_line(error)}") from error
         pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to("cuda" if on_cuda else "cpu")
+        if on_cuda:
+            return pipeline.to("cuda")
+        unet, encoder, decoder = pipeline.unet, pipeline.vae.encoder, pipeline.vae.decoder
+        denoise = self._compiled("unet", unet)
+        unet.forward = lambda latent, step, encoder_hidden_states, return_dict: (
+            denoise(latent, step.reshape(1).float(), encoder_hidden_states),
+        )
+        encoder.forward, decoder.forward = self._compiled("encoder", encoder), self._compiled("decoder", decoder)
+        return pipeline
+
+    def _compiled(self, name: str, part: Any) -> Callable[..., Any]:
+        """What a part of the pipeline makes of tensors, compiled for whatever shapes they have."""
+        import torch
+
+        forward = part.forward
+        networks: dict[tuple[torch.Size, ...], Network] = {}
+
+        class Part(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.part = part
+
+            def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+                answer = forward(*tensors)
+                made: torch.Tensor = answer if isinstance(answer, torch.Tensor) else answer[0]
+                return made
+
+        def run(*tensors: torch.Tensor) -> torch.Tensor:
+            shapes = tuple(tensor.shape for tensor in tensors)
+            if shapes not in networks:
+                key = f"marigold_{name}-{self.identity}"
+                networks[shapes] = self.execution.network(key, lambda: Part().eval(), shapes)
+            return torch.from_numpy(networks[shapes](*(tensor.numpy() for tensor in tensors))[0])
+
+        return run
 
     @cached_property
     def _folder(self) -> Path:
@@ -124,15 +167,7 @@ class MarigoldDepth(Expert):
                 local = without_hub(self.model)
                 folder = Path(MarigoldDepthPipeline.download(self.model, use_safetensors=True, local_files_only=local))
         except (OSError, ValueError) as error:
-            if on_hub(self.model) and not hub_answers():
-                raise ExpertError(
-                    f"The checkpoint {self.model!r} is not here, and its hub cannot be reached.",
-                    hint="Connect for a first download, or give the folder of a checkpoint as `model`.",
-                ) from error
-            raise ExpertError(
-                f"There is no checkpoint {self.model!r}: {first_line(error)}",
-                hint="A name needs a connection (or an earlier download); a folder holds model_index.json.",
-            ) from error
+            raise no_checkpoint(self.model, first_line(error), "model_index.json") from error
         if not (folder / "model_index.json").is_file():
             raise ExpertError(
                 f"{folder} is no checkpoint of diffusers.", hint="It would hold model_index.json, unet/, vae/ ..."

@@ -10,6 +10,7 @@ Reference: https://docs.ray.io/en/latest/data/transforming-data.html#stateful-tr
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -20,13 +21,14 @@ from typing import Any
 
 from edgekit_experts.config import Config
 from edgekit_experts.dataset import Dataset
-from edgekit_experts.graph import build_graph
+from edgekit_experts.graph import Graph, build_graph
 from edgekit_experts.pipeline.evaluate import Outcome
 from edgekit_experts.pipeline.local import Spent, one_thread_per_call, run_pipeline
 from edgekit_experts.pipeline.run import Run
 from edgekit_experts.pipeline.work import VideoWork
 from edgekit_experts.video import VideoReader
 from edgekit_runtime.errors import EdgekitError, ExpertError
+from edgekit_runtime.modality import Modality
 
 RANGE_UNITS = 4
 _TO_THE_END = -1
@@ -48,7 +50,8 @@ def extract_on_ray(run: Run, out: Path | str, config: Config) -> None:
             for row in _rows(ray, ranges, run, out, config):
                 if row["error"]:
                     raise EdgekitError(row["error"], hint=row["hint"])
-                spent = Spent(row["waiting"], row["computing"])
+                # As text: columns of tables whose keys differ would be filled up with nothing.
+                spent = Spent(*json.loads(row["spent"]))
                 run.unit_done(row["video"], row["stop"], row["frames"], row["written"], spent)
                 if row["ended"] >= 0:
                     ended[row["video"]] = row["ended"], row["shortfall"]
@@ -103,9 +106,7 @@ class _Worker:
     def __init__(self, out: Path | str, readers: list[VideoReader], config: Config, only: tuple[str, ...]) -> None:
         self._out, self._readers = out, readers
         self._config, self._only = config, only
-        self._graphs: dict[Any, Any] = {}
-        self._works: dict[int, VideoWork] = {}
-        self._stop = threading.Event()
+        self._graphs: dict[tuple[Modality, ...], Graph] = {}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         row = {name: int(values[0]) for name, values in batch.items()}
@@ -128,27 +129,26 @@ class _Worker:
             total.add(spent)
 
         with one_thread_per_call():
-            span = start, None if stop == _TO_THE_END else stop
-            ended = run_pipeline(reader, self._work(number), span, 1, self._stop, on_unit)
+            span, broken_off = (start, None if stop == _TO_THE_END else stop), threading.Event()
+            ended = run_pipeline(reader, self._work(number, broken_off), span, 1, broken_off, on_unit)
         return {
             "stop": reached,
             "frames": frames,
             "written": written,
             "ended": -1 if ended is None else ended,
             "shortfall": reader.shortfall,
-            "waiting": total.waiting,
-            "computing": total.computing,
+            "spent": json.dumps([total.waiting, total.computing]),
             "error": "",
             "hint": "",
         }
 
-    def _work(self, number: int) -> VideoWork:
+    def _work(self, number: int, stop: threading.Event) -> VideoWork:
         # Opened for each range: what another worker had left half done may be finished by now.
         streams = self._readers[number].streams
         if streams not in self._graphs:
             self._graphs[streams] = build_graph(self._config, streams, self._only)
         video = Dataset.open(self._out).video(self._readers[number].name)
-        return VideoWork(self._graphs[streams], video, self._stop)
+        return VideoWork(self._graphs[streams], video, stop)
 
 
 # What Ray writes to the terminal from C++, and what it would send home.
@@ -160,8 +160,7 @@ _NOTHING: Row = {
     "written": 0,
     "ended": -1,
     "shortfall": 0,
-    "waiting": {},
-    "computing": {},
+    "spent": "[{}, {}]",
 }
 
 

@@ -164,13 +164,13 @@ class Run:
                 video.declare_as(node.declaration)
             self._videos[number] = video
             work = VideoWork(self.graphs[number], video, self.stop)
+            first, end = self.span(number)
             for node in self.graphs[number].nodes:
-                if count := int(video.stale(node.name).sum()):
+                if count := int(video.stale(node.name)[first:end].sum()):
                     self._report.notes.append(
                         f"{count} frames of {node.name} in {video.name} were made otherwise than they would be now: "
                         "they are made again."
                     )
-            first, end = self.span(number)
             missing = work.missing(first, end if end is not None else video.frames)
             self._totals[number] = len(frozenset[int]().union(*missing.values()))
             yield work

@@ -20,6 +20,7 @@ from edgekit_runtime.modality import Kind, Modality
 
 Array = npt.NDArray[Any]
 
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 
 
@@ -73,7 +74,7 @@ class PictureFolder:
             raise SourceError(f"There is no folder {folder}.", hint="Check the path.")
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if not self._paths:
-            raise SourceError(f"{folder} holds no pictures.", hint=f"Pictures are {', '.join(SUFFIXES)}.")
+            raise _no_pictures(folder)
         self.frames = len(self._paths)
         height, width = _read_picture(self._paths[0], cv2.IMREAD_COLOR).shape[:2]
         self.size = (height, width)
@@ -93,6 +94,16 @@ class PictureFolder:
                 )
             streams = {stream.modality.name: stream.read(path.stem, self.size) for stream in self._beside}
             yield Frame(index, rgb, streams)
+
+
+def _no_pictures(folder: Path) -> SourceError:
+    films = sorted({path.suffix for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES})
+    if films:
+        return SourceError(
+            f"{folder} is a folder of videos; a folder is read as the pictures of one.",
+            hint=f"Name the files: {' '.join(str(folder / f'*{ending}') for ending in films)}",
+        )
+    return SourceError(f"{folder} holds no pictures.", hint=f"Pictures are {', '.join(SUFFIXES)}.")
 
 
 def _read_picture(path: Path, flags: int) -> Array:

@@ -10,14 +10,12 @@ import typer
 
 from edgekit.commands.location import DataArgument, DataOutput
 from edgekit.console import Advance, console, emit, progress, stdout
-from edgekit_runtime.errors import DataError, ExpertError, SourceError, UsageError
+from edgekit_runtime.errors import ExpertError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgekit_experts.config import Config
-    from edgekit_experts.dataset import Video
-    from edgekit_experts.graph import Graph
     from edgekit_experts.pipeline import ExtractOptions, ExtractReport, Progress
     from edgekit_experts.status import ModalityStatus, Status, VideoStatus
     from edgekit_experts.video import VideoReader
@@ -31,8 +29,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 _SHOWN_FAILURES = 5
 _TITLES = ("modality", "expert", "done", "not made", "failed", "stale", "MB")
-_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ts", ".webm", ".wmv"})
 
 
 class Engine(StrEnum):
@@ -50,7 +46,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(imports, name="import")
     app.command("export")(export)
     app.command("status")(status)
-    app.command("view")(view)
 
 
 def extract(
@@ -74,12 +69,10 @@ def extract(
     from edgekit_experts.pipeline import ExtractOptions
     from edgekit_experts.video import open_video
 
-    options = ExtractOptions(_names(only), _span(frames), workers, split, engine.value, gpus)
+    options = ExtractOptions(name_list(only), frame_span(frames), workers, split, engine.value, gpus)
     wanted_size = _size(size)
-    for uri in videos:
-        _refuse_folder_of_videos(uri, output)
     readers = [open_video(uri, wanted_size) for uri in videos]
-    _run(readers, output, _config(config, videos), options, json)
+    _run(readers, output, configuration(config, videos), options, json)
 
 
 def import_frames(
@@ -178,131 +171,7 @@ def status(
     _report(found, None, json, html)
 
 
-def view(
-    data: DataArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .png or an .mp4 file.")],
-    video: Annotated[str, typer.Option(help="Which video; else the first.")] = "",
-    only: Annotated[str, typer.Option(help="Modalities to show: a,b")] = "",
-    frame: Annotated[int | None, typer.Option(min=0, help="For a picture: which; else one in the middle.")] = None,
-    frames: Annotated[str, typer.Option(metavar="FIRST:END", help="For a video: only these.")] = "",
-    json: Json = False,
-) -> None:
-    """Draw all modalities side by side, as a picture or a video."""
-    from edgekit_experts.collage import frames_made, shown, write_mp4, write_png
-    from edgekit_experts.dataset import Dataset
-
-    opened = Dataset.open(data)
-    if not opened.videos:
-        raise DataError(f"{data} has no video yet.", hint="Run `edgekit extract` first.")
-    chosen = opened.video(video or opened.videos[0])
-    names = shown(chosen, _names(only))
-    if output.suffix.lower() == ".png":
-        made = frames_made(chosen, names)
-        index = made[len(made) // 2] if frame is None else frame
-        if index not in made:
-            raise _not_there(chosen, f"Frame {index} is not there", made)
-        write_png(chosen, index, names, output)
-        span = range(index, index + 1)
-    elif output.suffix.lower() == ".mp4":
-        first, end = _span(frames)
-        made = frames_made(chosen, names)
-        span = range(chosen.frames)[first:end] if frames else range(made[0], made[-1] + 1)
-        if not set(made).intersection(span):
-            raise _not_there(chosen, f"None of the frames {frames} is there", made)
-        with progress("View", len(span)) as advance:
-            write_mp4(chosen, span, names, output, advance)
-    else:
-        raise UsageError(f"{output} is neither .png nor .mp4.", hint="The ending decides what is written.")
-    holes = {name: count for name in names if (count := int((~chosen.done(name)[span.start : span.stop]).sum()))}
-    if json:
-        emit(
-            {
-                "output": str(output),
-                "video": chosen.name,
-                "frames": [span.start, span.stop],
-                "modalities": names,
-                "missing": holes,
-            }
-        )
-        return
-    drawn = f"frame {span.start}" if len(span) == 1 else f"frames {span.start} to {span.stop - 1}"
-    console.print(f"{output}: {drawn} of {chosen.name}: {', '.join(names)}", markup=False)
-    if holes:
-        listed = ", ".join(name if len(span) == 1 else f"{name} ({count} frames)" for name, count in holes.items())
-        console.print(f"Not there, so left black: {listed}.", markup=False)
-
-
-def _not_there(video: Video, what: str, made: Sequence[int]) -> UsageError:
-    shown = ", ".join(f"{first} to {last}" if last > first else str(first) for first, last in _spans(made)[:8])
-    more = " and more" if len(_spans(made)) > 8 else ""
-    return UsageError(
-        f"{what}: {video.name} has {video.frames} frames.",
-        hint=f"Of these, {shown}{more} are made; `edgekit extract --frames FIRST:END` adds others.",
-    )
-
-
-def _spans(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Runs of consecutive numbers, (first, last) each."""
-    spans: list[tuple[int, int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1] = spans[-1][0], number
-        else:
-            spans.append((number, number))
-    return spans
-
-
-def graph(
-    config: ConfigFile = None,
-    world: Annotated[bool, typer.Option("--world", help="With what flights (world:SEED) bring along.")] = False,
-    only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
-    json: Json = False,
-) -> None:
-    """Draw a configuration as a mermaid graph."""
-    from edgekit_experts.graph import build_graph
-    from edgekit_experts.world.modalities import TRUTH
-
-    chosen, wanted = _config(config, ["world:0"] if world else []), _names(only)
-    try:
-        built = build_graph(chosen, TRUTH if world else (), wanted)
-    except ExpertError as error:
-        built = _flight_graph(chosen, wanted, error)
-    if json:
-        nodes = {node.name: {"expert": node.declaration.expert, "needs": list(node.inputs)} for node in built.nodes}
-        emit({"modalities": nodes, "mermaid": built.mermaid()})
-    else:
-        typer.echo(built.mermaid(), nl=False)
-
-
-def _flight_graph(config: Config, only: Sequence[str], otherwise: ExpertError) -> Graph:
-    """The graph with what flights bring along; raises `otherwise` where that is not what was missing."""
-    from edgekit_experts.graph import build_graph
-    from edgekit_experts.world.modalities import TRUTH
-
-    try:
-        built = build_graph(config, TRUTH, only)
-    except ExpertError:
-        raise otherwise from None
-    console.print("Drawn for flights (world:SEED): this configuration needs what they bring along.")
-    return built
-
-
-def _refuse_folder_of_videos(uri: str, output: str) -> None:
-    """Raises SourceError with the command that was meant; a folder that is a source holds the frames of one video."""
-    folder = Path(uri)
-    if not folder.is_dir():
-        return
-    endings = {path.suffix for path in folder.iterdir() if path.is_file()}
-    films = sorted(ending for ending in endings if ending.lower() in _VIDEOS)
-    if films and not (folder / "rgb").is_dir() and not any(ending.lower() in _PICTURES for ending in endings):
-        globs = " ".join(str(folder / f"*{ending}") for ending in films)
-        raise SourceError(
-            f"{uri} is a folder of videos; a folder is read as the pictures of one.",
-            hint=f"Name the files: edgekit extract {globs} -o {output}",
-        )
-
-
-def _config(path: Path | None, sources: Sequence[str]) -> Config:
+def configuration(path: Path | None, sources: Sequence[str]) -> Config:
     from edgekit_experts.config import DEFAULT, WORLD, load_config, shipped_config
     from edgekit_experts.video import is_world
 
@@ -414,11 +283,11 @@ def _cells(rows: Sequence[ModalityStatus]) -> list[tuple[str, ...]]:
     ]
 
 
-def _names(text: str) -> tuple[str, ...]:
+def name_list(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _span(text: str) -> tuple[int, int | None]:
+def frame_span(text: str) -> tuple[int, int | None]:
     """(first, end) from `FIRST:END`, either of which may be left out."""
     if not text:
         return 0, None

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.commands.data import Json, graph
+from edgekit.commands.data import ConfigFile, Json, configuration, name_list
 from edgekit.console import console, emit, stdout
+from edgekit_runtime.errors import ExpertError
 
 if TYPE_CHECKING:
     from edgekit_experts.catalogue import Entry
+    from edgekit_experts.config import Config
+    from edgekit_experts.graph import Graph
     from edgekit_experts.speed import Figures
 
 _UNKNOWN = "–"
@@ -72,6 +75,41 @@ def show(
         # Paragraphs and lists keep their lines, all others are as long as the terminal is wide.
         flowing = re.sub(r"(?<!\n)\n *(?!\n|- )", " ", text)
         stdout().print(f"{expert.usage()}\n\n{flowing}", markup=False)
+
+
+def graph(
+    config: ConfigFile = None,
+    world: Annotated[bool, typer.Option("--world", help="With what flights (world:SEED) bring along.")] = False,
+    only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
+    json: Json = False,
+) -> None:
+    """Draw a configuration as a mermaid graph."""
+    from edgekit_experts.graph import build_graph
+    from edgekit_experts.world.modalities import TRUTH
+
+    chosen, wanted = configuration(config, ["world:0"] if world else []), name_list(only)
+    try:
+        built = build_graph(chosen, TRUTH if world else (), wanted)
+    except ExpertError as error:
+        built = _flight_graph(chosen, wanted, error)
+    if json:
+        nodes = {node.name: {"expert": node.declaration.expert, "needs": list(node.inputs)} for node in built.nodes}
+        emit({"modalities": nodes, "mermaid": built.mermaid()})
+    else:
+        typer.echo(built.mermaid(), nl=False)
+
+
+def _flight_graph(config: Config, only: Sequence[str], otherwise: ExpertError) -> Graph:
+    """The graph with what flights bring along; raises `otherwise` where that is not what was missing."""
+    from edgekit_experts.graph import build_graph
+    from edgekit_experts.world.modalities import TRUTH
+
+    try:
+        built = build_graph(config, TRUTH, only)
+    except ExpertError:
+        raise otherwise from None
+    console.print("Drawn for flights (world:SEED): this configuration needs what they bring along.")
+    return built
 
 
 def table(entries: Sequence[Entry], figures: Figures | None) -> Any:

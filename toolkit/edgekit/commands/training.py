@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -332,18 +331,6 @@ def _show(result: Score) -> None:
     for name, value in result.per_class.items():
         table.add_row(name, "absent" if value is None else f"{100 * value:.1f}")
     table.add_section()
-    for name, value in measures(result).items():
+    for name, value in result.measures.items():
         table.add_row(name, f"{100 * value:.1f}")
     console.print(table)
-
-
-def measures(result: Score) -> dict[str, float]:
-    """What was measured beside the IoU of each class, in the words of people."""
-    found = {
-        "pixel accuracy": result.pixel_accuracy,
-        "F1": result.f1,
-        "F1 of borders": result.boundary_f1,
-        "consistency over time": result.temporal_consistency,
-        "calibration error": result.calibration_error,
-    }
-    return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}
