@@ -20,7 +20,10 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-_NETWORKS = "edge-150k, -430k or -900k, made for latency; safeuav-150k, -430k, -1m or -4m, the papers'"
+_NETWORKS = (
+    "edge-150k, -430k or -900k, made for latency (-150k-s2, -430k-s2, -900k-s2: finer answers); "
+    "safeuav-150k, -430k, -1m or -4m, the papers'"
+)
 _BALANCE = Field(0.5, ge=0, le=1, description="classes weigh frequency^-balance: 0 as often as seen, 1 all alike")
 
 

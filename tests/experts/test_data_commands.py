@@ -155,7 +155,7 @@ def test_view_writes_what_its_ending_says(clip: Path, tmp_path: Path) -> None:
         (("x.png", "--frame", "70"), r"Frame 70 is not there: clip has 70 frames.\nMade are frames 0–3;"),
         (("x.png", "--frame", "4"), r"Frame 4 is not there: clip has 70 frames.\nMade are frames 0–3;"),
         (("x.mp4", "--frames", "80:90"), r"None of the frames 80:90 is there: clip has 70"),
-        (("x.mp4", "--frames", "4:9"), r"None of the frames 4:9 is there.*\nOf these, 0 to 3"),
+        (("x.mp4", "--frames", "4:9"), r"None of the frames 4:9 is there.*\nMade are frames 0–3"),
         (("x.png", "--video", "clop"), "no video 'clop'"),
         (("x.png", "--only", "rbg"), "no modality 'rbg'"),
     ):

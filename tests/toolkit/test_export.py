@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.export import DeployGraph, Exporter, network_rgb
+from edgekit.export import DeployGraph, Exporter, class_map, network_rgb
 from edgekit.profiles import Profile
 from edgekit_experts.taxonomies import DRONESCAPES
 from edgekit_runtime.errors import BuildError
@@ -45,9 +45,26 @@ def test_the_graph_is_the_network_with_its_normalisation_folded_in(network: str,
     image = torch.from_numpy(_image(*size))[None]
     with torch.no_grad():
         expected = student(network_rgb(image, None))[0]
-        found = graph.network(graph.front(image))
+        found = graph.channels(image)
     # The border colour is a whole number, the mean is not: half a grey level at most, in the border.
     torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("label_stride", [4, 2, 1])
+def test_finer_logits_give_finer_class_maps(label_stride: int) -> None:
+    """Class ids are put in their places after ArgMax, or before up-sampling: the same ids as the student's."""
+    student = _student("edge-150k-s2", LABELS, DEPTH)
+    graph = DeployGraph(student, (96, 160), (96, 160), label_stride).eval()
+    image = torch.from_numpy(_image(96, 160))[None]
+    with torch.no_grad():
+        labels, depth = graph(image)
+        logits, raw = student(network_rgb(image, None))
+    up = max(1, 2 // label_stride)
+    assert labels.shape == (1, 48 * up, 80 * up)
+    assert depth.shape == (1, 48, 80)
+    assert (labels == class_map(logits, up)).float().mean() > 0.99
+    assert len(labels.unique()) > 1
+    torch.testing.assert_close(depth, raw[:, 0] * 25 + 40, rtol=0.02, atol=1.0)
 
 
 def test_depth_comes_in_its_unit(profile: Profile) -> None:

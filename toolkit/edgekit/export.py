@@ -53,6 +53,7 @@ class DeployGraph(nn.Module):
         network = deployed(copy.deepcopy(student.network))
         folded = _BorderedInput.fold(network, student, input_size) if input_size == network_size else None
         self.front = folded or _NormalisedInput(student, input_size, network_size)
+        self.finer = _unshuffle(network)
         self.network = network
         self.outputs = deploy_outputs(student)
         self.up = max(1, student.stride // label_stride)
@@ -61,14 +62,19 @@ class DeployGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         channels = self.network(self.front(image))
-        parts = torch.split(channels, [modality.features for modality in self.all_outputs], dim=1)
+        features = [modality.features * self.finer**2 for modality in self.all_outputs]
+        parts = torch.split(channels, features, dim=1)
         by_name = dict(zip((modality.name for modality in self.all_outputs), parts, strict=True))
         return tuple(self._finish(modality, by_name[modality.name]) for modality in self.outputs.values())
 
+    def channels(self, image: Tensor) -> Tensor:
+        """All that the network answers, float `[1, features, h, w]`, as the student would."""
+        return F.pixel_shuffle(self.network(self.front(image)), self.finer)
+
     def _finish(self, modality: Modality, part: Tensor) -> Tensor:
         if modality.kind is Kind.LABELS:
-            return class_map(part, self.up)
-        return decode(modality, part, self.statistics)[:, 0]
+            return class_map(part, self.up, self.finer)
+        return decode(modality, F.pixel_shuffle(part, self.finer), self.statistics)[:, 0]
 
 
 class _NormalisedInput(nn.Module):
@@ -175,11 +181,27 @@ def network_rgb(image: Tensor, size: Size | None) -> Tensor:
     return rgb if size is None else F.interpolate(rgb, size=size, mode="bilinear", align_corners=False)
 
 
-def class_map(logits: Tensor, up: int = 1) -> Tensor:
-    """`[1, C, h, w]` logits as uint8 class ids `[1, h·up, w·up]`."""
+def class_map(logits: Tensor, up: int = 1, finer: int = 1) -> Tensor:
+    """`[1, C·finer², h, w]` logits as uint8 class ids `[1, h·finer·up, w·finer·up]`."""
     if up > 1:
+        logits, finer = F.pixel_shuffle(logits, finer), 1
         logits = F.interpolate(logits, scale_factor=float(up), mode="bilinear", align_corners=False)
-    return logits.flatten(2).argmax(dim=1).view(1, logits.shape[2], logits.shape[3]).to(torch.uint8)
+    height, width = logits.shape[2:]
+    ids = logits.reshape(1, -1, finer**2 * height * width).argmax(dim=1).to(torch.uint8)
+    if finer == 1:
+        return ids.view(1, height, width)
+    # The ids are put in their places, a byte each, not the logits.
+    ids = ids.view(finer, finer, height, width).permute(2, 0, 3, 1)
+    return ids.reshape(1, height * finer, width * finer)
+
+
+def _unshuffle(network: nn.Module) -> int:
+    """Takes out the network's last step, in place, where that lays finer logits out; returns by how much finer."""
+    shuffle = getattr(network, "shuffle", None)
+    if not isinstance(shuffle, nn.PixelShuffle):
+        return 1
+    network.shuffle = nn.Identity()
+    return shuffle.upscale_factor
 
 
 def deploy_outputs(student: Student) -> dict[str, Modality]:
@@ -304,7 +326,7 @@ class Exporter:
         size = None if self.input_size == self.network_size else self.network_size
         with torch.no_grad():
             expected = torch.cat(self.student(network_rgb(image, size)), dim=1)
-            found = graph.network(graph.front(image))
+            found = graph.channels(image)
         scale = float(expected.abs().max()) or 1.0
         error = float((found - expected).abs().max()) / scale
         if not error < 0.01:
