@@ -13,6 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from edgekit_experts.classical.flow import DisFlow
 from edgekit_experts.expert import Batch
@@ -43,6 +46,23 @@ def carried(following: Array, flow: Array) -> Array:
     rows, columns = _positions(flow)
     how = cv2.INTER_NEAREST if following.dtype == np.uint8 else cv2.INTER_LINEAR
     return np.asarray(cv2.remap(following, columns, rows, how, borderMode=cv2.BORDER_REPLICATE))
+
+
+def temporal_loss(present: Tensor, following: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
+    """Squared distance of class probabilities along the flow, mean over what is seen in both frames; scalar, 0..2.
+
+    `present` and `following` are `(N, classes, h, w)` of two consecutive frames, `flow` `(N, 2, h, w)` in pixels of
+    that grid, from the present frame to the following one, `seen` `(N, 1, h, w)`, 0..1. Method: Liu et al., Efficient
+    Semantic Video Segmentation with Per-frame Inference, ECCV 2020.
+    """
+    height, width = present.shape[-2:]
+    rows = torch.arange(height, device=flow.device).view(1, -1, 1) + flow[:, 1]
+    columns = torch.arange(width, device=flow.device).view(1, 1, -1) + flow[:, 0]
+    # grid_sample counts from -1, the outer edge of the first pixel, to 1, that of the last one.
+    grid = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)
+    there = F.grid_sample(following.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    distance = (present.float() - there).square().sum(dim=1, keepdim=True)
+    return (distance * seen).sum() / seen.sum().clamp_min(1.0)
 
 
 def _flow(first: Array, second: Array) -> Array:

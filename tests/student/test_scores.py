@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from edgekit.cli import app
@@ -21,7 +22,7 @@ from edgekit_student.calibration import Calibration
 from edgekit_student.evaluate import Judged, Prediction
 from edgekit_student.metrics import class_f1, confusion
 from edgekit_student.samples import FrameRef
-from edgekit_student.temporal import carried, correspondence
+from edgekit_student.temporal import carried, correspondence, temporal_loss
 
 
 def texture(height: int, width: int) -> np.ndarray:
@@ -133,3 +134,17 @@ def test_the_page_shows_the_worst_frames_and_escapes_what_it_is_told(scene: Path
     assert "<script>" not in page
     assert "<b>clip</b>" not in page
     assert html.escape("<b>clip</b>") in page
+
+
+def test_the_temporal_loss_follows_what_moves() -> None:
+    """A picture that moves 3 pixels right and 2 down: nothing is lost along that flow, much is without it."""
+    torch.manual_seed(0)
+    scene = torch.randn(1, 4, 40, 50).repeat_interleave(4, 2).repeat_interleave(4, 3).mul(4).softmax(dim=1)
+    present, following = scene[..., 20:60, 20:80], scene[..., 18:58, 17:77]
+    flow = torch.tensor([3.0, 2.0]).view(1, 2, 1, 1).expand(1, 2, 40, 60)
+    seen = torch.zeros(1, 1, 40, 60)
+    seen[..., :38, :57] = 1  # what stays within the picture
+    assert temporal_loss(present, following, flow, seen) < 1e-6
+    assert temporal_loss(present, following, -flow, seen) > 0.1
+    assert temporal_loss(present, following, flow * 0, seen) > 0.1
+    assert temporal_loss(present, following, -flow, seen * 0) == 0

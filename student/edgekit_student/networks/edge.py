@@ -83,7 +83,7 @@ SHAPES = _SHAPES | {f"{name}-s2": replace(shape, stride=2) for name, shape in _S
 
 
 class Edge(nn.Module):
-    """`(N, in_channels, H, W)` to logits `(N, out_channels, H/stride, W/stride)`, of sides rounded up to multiples of 4.
+    """`(N, in_channels, H, W)` to logits `(N, out_channels, H/stride, W/stride)`, sides rounded up to multiples of 4.
 
     `shuffle` lays the channels of the head out as finer logits, (stride 4) nothing or (stride 2) four to a pixel.
     """
