@@ -15,8 +15,10 @@ it comes from:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,20 +136,57 @@ def restore(module: nn.Module, folder: Path) -> None:
         ) from error
 
 
-def borrow(module: nn.Module, folder: Path) -> str:
-    """Begins `module` with the weights of a checkpoint, tensor by tensor, wherever name and shape agree.
+def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
+    """Begins `module`, whose description is `own`, with the weights of a checkpoint, tensor by tensor, where they fit.
+
+    Of the layer that reads the inputs and of the one that answers, the channels of the modalities that both have are
+    taken. So a student may begin as that part of a PHG-MAE which sees RGB alone and answers with its target.
 
     Returns what provenance keeps: the checkpoint and the share of parameters that came from it. Raises
     CheckpointError when it cannot be read or nothing fits.
     """
-    given, own = read_weights(folder), module.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    total = sum(parameter.numel() for parameter in module.parameters())
-    share = sum(parameter.numel() for name, parameter in module.named_parameters() if name in fitting) / total
-    if share == 0:
+    given, config, state = read_weights(folder), read_config(folder), module.state_dict()
+    reader = next(name for name, tensor in state.items() if tensor.dim() == 4)
+    taken = 0
+    for name, tensor in state.items():
+        source = given.get(name)
+        if source is None or source.dim() != tensor.dim():
+            continue
+        parts: Sequence[tuple[Any, Any]] = [(..., ...)]
+        if name == reader:
+            parts = _shared(_named(own.inputs), _named(config.inputs))
+            tensor, source = tensor.transpose(0, 1), source.transpose(0, 1)
+        elif ".head." in name:
+            answers = _named(own.outputs, own), _named(config.outputs, config)
+            parts = _shared(*answers, finer=len(tensor) // sum(m.features for m in own.outputs))
+        for mine, theirs in parts:
+            if tensor[mine].shape == source[theirs].shape:
+                tensor[mine].copy_(source[theirs])
+                taken += tensor[mine].numel() if name in dict(module.named_parameters()) else 0
+    if not taken:
         raise CheckpointError(
             f"No weight in {folder} fits this network.",
             hint="Begin with a checkpoint of the same network, or with none.",
         )
-    module.load_state_dict(fitting, strict=False)
-    return f"{folder.resolve().name}@{read_config(folder).weights_sha256[:16]}, {share:.0%} of the parameters"
+    total = sum(parameter.numel() for parameter in module.parameters())
+    return f"{folder.resolve().name}@{config.weights_sha256[:16]}, {taken / total:.0%} of the parameters"
+
+
+def _named(modalities: Sequence[Modality], config: CheckpointConfig | None = None) -> dict[str, int]:
+    """Channels by name, in order; what students learn is `labels` to them, whatever it was called (`config`)."""
+    target = config.network.get("target") if config else None
+    return {"labels" if m.name == target else m.name: m.features for m in modalities}
+
+
+def _shared(mine: dict[str, int], theirs: dict[str, int], *, finer: int = 1) -> list[tuple[slice, slice]]:
+    """Where the modalities that both have lie in each; `finer` is how many channels a feature takes."""
+
+    def places(features: dict[str, int]) -> dict[str, slice]:
+        ends = list(accumulate(features.values()))
+        return {
+            name: slice((end - count) * finer, end * finer)
+            for (name, count), end in zip(features.items(), ends, strict=True)
+        }
+
+    own, given = places(mine), places(theirs)
+    return [(own[name], given[name]) for name in own if name in given]

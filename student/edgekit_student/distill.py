@@ -88,7 +88,7 @@ def distill(
     torch.manual_seed(settings.optimisation.seed)
     student = Student(config)
     if settings.start:
-        config.provenance["start"] = borrow(student, Path(settings.start))
+        config.provenance["start"] = borrow(student, Path(settings.start), config)
     seed = settings.optimisation.seed
     modalities = {
         "rgb": rgb,

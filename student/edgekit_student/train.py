@@ -72,7 +72,7 @@ def train(
     torch.manual_seed(settings.optimisation.seed)
     model = PHGMAE(config)
     if settings.start:
-        config.provenance["start"] = borrow(model, Path(settings.start))
+        config.provenance["start"] = borrow(model, Path(settings.start), config)
     weights = class_weights(samples.frequencies(target), settings.class_balance)
     # Videos may differ in size, the samples of a batch may not.
     augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})

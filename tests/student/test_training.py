@@ -126,7 +126,11 @@ def test_a_training_begins_with_the_weights_that_fit(scene: Path, tmp_path: Path
     assert told.startswith("first@")
     given, begun = first.state_dict(), model.state_dict()
     same = [name for name in given if given[name].shape == begun[name].shape]
-    assert "network.stem.0.conv.weight" not in same, "another number of inputs"
+    reader = "network.stem.0.conv.weight"
+    assert reader not in same, "another number of inputs"
+    channels = sum(modality.features for modality in first.config.inputs)
+    assert torch.allclose(begun[reader][:, :channels], given[reader])
+    assert begun[reader].shape[1] == channels + 1
     assert all(torch.allclose(begun[name], given[name]) for name in same if "conv.weight" in name)
     with pytest.raises(CheckpointError, match="No weight"):
         trained(scene, tmp_path / "third", read_settings(TrainSettings, None, network="safeuav-150k", start=start))
@@ -345,3 +349,30 @@ def test_a_student_that_answers_one_class_everywhere_is_warned_of(
     said = capsys.readouterr().err
     assert "Warning: this student has learnt little: it answers 'ground' for " in said
     assert read_config(tmp_path / "bad").provenance["learnt"]["doubts"]
+
+
+def test_a_student_begins_as_the_part_of_its_teacher_that_sees_rgb_alone(scene: Path, tmp_path: Path) -> None:
+    trained(scene, tmp_path / "run", short(3, masking__always_visible=("rgb",)))
+    settings = read_settings(
+        DistillSettings,
+        None,
+        network="edge-150k",
+        start=str(tmp_path / "run"),
+        ensemble__members=1,
+        augmentation__crop=(64, 96),
+        optimisation={"steps": 1, "batch": 4, "learning_rate": 1e-12, "weight_decay": 0.0, "ema": 0.0},
+    )
+    teacher = load_phg_mae(tmp_path / "run")
+    data = Dataset.open(scene)
+    student = distill(teacher, data, tmp_path / "student", settings, parent="run", device="cpu")
+    assert student.config.provenance["start"].endswith("100% of the parameters")
+    # Batch statistics move in a step, even one that changes no weight: those of the teacher are put back to compare.
+    given = read_weights(tmp_path / "run")
+    student.load_state_dict({n: given[n] for n in student.state_dict() if "running" in n}, strict=False)
+    sample = {m.name: torch.zeros(1, 64, 96, m.channels, dtype=torch.uint8) for m in teacher.config.inputs}
+    sample["rgb"] = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
+    alone = torch.tensor([[m.name == "rgb" for m in teacher.config.inputs]])
+    with torch.no_grad():
+        expected = teacher(sample, alone)[teacher.target.name]
+        found = student.eval()(sample["rgb"].permute(0, 3, 1, 2).float())[0]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
