@@ -74,8 +74,8 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         table = {name: None if _absent(value) else value for name, value in vars(self).items()}
-        measures = table.pop("geometry")
-        return {**table, **measures, "taxonomy": self.taxonomy.name if self.taxonomy else None}
+        del table["geometry"]
+        return {**table, **self.geometry, "taxonomy": self.taxonomy.name if self.taxonomy else None}
 
     @property
     def geometry_words(self) -> dict[str, str]:

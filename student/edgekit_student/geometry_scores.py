@@ -134,14 +134,16 @@ def metres(found: Array, modality: Modality, true: Array) -> Array:
     if modality.unit == "m":
         return found
     if modality.unit == "1/m":
-        return 1 / np.maximum(found, 1e-6)
+        inverted: Array = 1 / np.maximum(found, 1e-6)
+        return inverted
     if not modality.near_is_high:
         middle = float(np.median(found))
         return found * (float(np.median(true)) / middle) if middle > 0 else np.full_like(true, NEAREST_M)
     design = np.stack([found, np.ones_like(found)], axis=1)
     (scale, shift), *_ = np.linalg.lstsq(design, 1 / true, rcond=None)
     # What comes out as infinitely far, or behind the camera, is as far as anything in the frame.
-    return 1 / np.maximum(scale * found + shift, 1 / float(true.max()))
+    aligned: Array = 1 / np.maximum(scale * found + shift, 1 / float(true.max()))
+    return aligned
 
 
 def truths(modalities: Mapping[str, Modality]) -> dict[Kind, Modality]:
