@@ -305,9 +305,9 @@ def test_sizes_are_written_as_width_by_height(tmp_path: Path) -> None:
     assert read_settings(TrainSettings, path).augmentation.crop == (256, 416)
 
 
-def test_what_is_no_label_map_cannot_be_scored_and_the_error_says_why(scene: Path) -> None:
-    with pytest.raises(UsageError, match="'depth' is of kind depth: only labels") as caught:
-        score_model("expert:depth", Dataset.open(scene), "val")
+def test_what_is_no_label_map_nor_depth_nor_normals_cannot_be_scored_and_the_error_says_why(scene: Path) -> None:
+    with pytest.raises(UsageError, match="'rgb' is of kind image: only labels, depth and normals") as caught:
+        score_model("expert:rgb", Dataset.open(scene), "val")
     assert "label_map" not in str(caught.value)
 
 
