@@ -1,8 +1,8 @@
-"""`edgekit distill`: the ensemble of a PHG-MAE teaches an RGB-only student."""
+"""`edgekit distill`: a teacher (see `teaching`) and an RGB-only student that is fitted to what it says."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,113 +10,135 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from edgekit_runtime.errors import DataError
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
+from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
-from edgekit_student.losses import class_weights, soft_cross_entropy
+from edgekit_student.losses import class_weights, modality_loss, pixel_certainty, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
 from edgekit_student.networks import check_network
-from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import CACHE_BYTES, PRESENT, Array, ModalityDataset, Sample, describe
-from edgekit_student.settings import DistillSettings, Ensemble
+from edgekit_student.phg_mae import upsample
+from edgekit_student.samples import CACHE_BYTES, PRESENT, ModalityDataset, Sample, describe
+from edgekit_student.settings import DistillSettings
 from edgekit_student.student import Student
+from edgekit_student.teaching import Lessons, OnTeaching, Teacher, class_ids, class_probabilities
 from edgekit_student.train import check_folder
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
 
-TEACHER = "teacher"
+# No modality has a colon in its name: what is taught never takes the place of what is stored.
+TAUGHT = "taught:"
 COMPARED_FRAMES = 16
 
 
 def distill(
-    teacher: PHGMAE,
+    teacher: Teacher,
     data: Dataset,
     folder: Path,
     settings: DistillSettings,
     *,
-    parent: str,
     device: str = "auto",
     resume: bool = False,
-    on_teaching: Callable[[int, int], None] = lambda done, total: None,
+    on_teaching: OnTeaching = lambda done, total: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Student:
-    """Labels the `train` split with the ensemble, fits a student to it, writes the student to `folder`.
+    """Asks the teacher about the `train` split, fits a student to its answers, writes the student to `folder`.
 
-    How well it learnt stands in `config.provenance["learnt"]` of what comes back: `miou` (0..1) against the ensemble
-    on `frames` of the frames that taught it, and `doubts` in words, if there are any.
+    How well it learnt stands in `config.provenance["learnt"]` of what comes back: `miou` (0..1) against the teacher
+    on `frames` of the frames that it taught, and `doubts` in words, if there are any.
 
-    `on_teaching(done, total)` counts the frames that the ensemble has labelled. Raises DataError when the data set
+    `on_teaching(done, total)` counts the frames that an ensemble has labelled. Raises DataError when the data set
     lacks a modality that the teacher reads.
     """
     check_folder(folder)
     check_network(settings.network)
-    inputs = [modality.name for modality in teacher.config.inputs]
-    names = list(dict.fromkeys(["rgb", *inputs]))
+    heads = _heads(teacher.outputs)
+    beside = [settings.certainty] if settings.certainty else []
+    names = list(dict.fromkeys(["rgb", *teacher.reads, *beside]))
     samples = ModalityDataset(
-        data, names, split="train", missing=settings.missing, one_of=[["rgb"], inputs], cache_bytes=CACHE_BYTES
+        data, names, split="train", missing=settings.missing, one_of=[["rgb"], teacher.reads], cache_bytes=CACHE_BYTES
     )
-    fitting(teacher, samples)
-    taught = []
-    for done, probabilities in enumerate(teach(teacher, samples, settings.ensemble, settings.optimisation.seed), 1):
-        taught.append(probabilities)
-        on_teaching(done, len(samples))
-    frequencies = torch.from_numpy(np.sum([each.mean(axis=(0, 1), dtype=np.float64) for each in taught], axis=0))
-    weights = class_weights(frequencies, settings.class_balance)
-    # Students answer with the classes themselves, whatever the teacher's target was called.
-    labels = replace(teacher.target, name="labels", truth=False)
     rgb = samples.modalities["rgb"]
+    if beside and samples.modalities[settings.certainty].features != 1:
+        raise UsageError(
+            f"The certainty {settings.certainty!r} does not have one value a pixel.",
+            hint="Name what the expert vote_agreement makes, or a mask.",
+        )
+    seed = settings.optimisation.seed
+    lessons = teacher.lessons(samples, seed, on_teaching)
+    weights = class_weights(lessons.frequencies, settings.class_balance)
+    statistics = teacher.statistics(samples)
     config = CheckpointConfig(
         kind="student",
         network={"name": settings.network},
         inputs=(rgb,),
-        outputs=(labels,),
-        statistics={"rgb": samples.statistics()["rgb"]},
+        outputs=tuple(heads.values()),
+        statistics={
+            **{head.name: dict(statistics[name]) for name, head in heads.items() if name in statistics},
+            "rgb": samples.statistics()["rgb"],
+        },
         input_size=samples.frame_size,
         provenance={
             **describe(data),
-            "parent": parent,
+            "parent": teacher.parent,
+            "supervised": teacher.supervised,
             "frames": len(samples),
-            "seed": settings.optimisation.seed,
+            "seed": seed,
             "config": settings.model_dump(mode="json"),
         },
     )
-    torch.manual_seed(settings.optimisation.seed)
+    torch.manual_seed(seed)
     student = Student(config)
     if settings.start:
         config.provenance["start"] = borrow(student, Path(settings.start), config)
-    seed = settings.optimisation.seed
-    modalities = {
-        "rgb": rgb,
-        TEACHER: Modality(TEACHER, Kind.IMAGE, channels=labels.features, unit="probability × 255"),
-    }
-
+    target = teacher.outputs[0].name
+    modalities = {"rgb": rgb, **{TAUGHT + name: form for name, form in lessons.forms.items()}}
+    modalities |= {name: samples.modalities[name] for name in beside}
     augmentation = settings.augmentation.model_copy(update={"crop": settings.augmentation.crop or samples.frame_size})
 
     def one(index: int, rng: np.random.Generator) -> Sample:
-        sample = {"rgb": samples[index]["rgb"], TEACHER: taught[index]}
+        stored = samples[index]
+        sample = {name: stored[name] for name in ("rgb", *beside)}
+        sample |= {TAUGHT + key: array for key, array in lessons.taught[index].items()}
         return augment(sample, modalities, augmentation, rng)
+
+    def classes(view: Sample) -> Any:
+        return class_ids(lessons.forms[target], view[TAUGHT + target])
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
         picks = batch_indices(len(samples), step, settings.optimisation.batch, seed)
         views = [one(i, rng) for i in picks]
-        return collate(pasted(views, lambda view: view[TEACHER].argmax(axis=-1), augmentation.paste, rng))
+        return collate(pasted(views, classes, augmentation.paste, rng))
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
-        (logits,) = module(sample["rgb"].permute(0, 3, 1, 2).float())
+        answers = module(sample["rgb"].permute(0, 3, 1, 2).float())
         height, width = sample["rgb"].shape[1:3]
         factor = max(1, student.stride // 2)
         size = (-(-height // factor), -(-width // factor))
-        probabilities = upsample(sample[TEACHER].permute(0, 3, 1, 2).float(), size)
-        probabilities = probabilities / probabilities.sum(dim=1, keepdim=True).clamp_min(1.0)
-        # Pixels of which the ensemble is sure count most.
-        confidence = probabilities.amax(dim=1, keepdim=True)
-        return soft_cross_entropy(upsample(logits, size), probabilities, confidence, settings.temperature, weights)
+        total = torch.zeros((), device=sample["rgb"].device)
+        for (name, head), answer in zip(heads.items(), answers, strict=True):
+            taught, present = sample[TAUGHT + name], sample[TAUGHT + name + PRESENT].view(-1, 1, 1, 1)
+            if head.kind is Kind.LABELS:
+                said = class_probabilities(head, lessons.forms[name], taught)
+                certainty = sample[settings.certainty] if beside and name == target else None
+                weight = _weight(Encoded(said.values, said.valid & present), size, certainty)
+                balance = weights if name == target else None
+                probabilities = upsample(said.values, size)
+                part = soft_cross_entropy(upsample(answer, size), probabilities, weight, settings.temperature, balance)
+            else:
+                values = encode(head, taught, statistics)
+                values = Encoded(values.values, values.valid & present)
+                part = modality_loss(head, answer, _at(values, (answer.shape[-2], answer.shape[-1])))
+            default = 1.0 if head.kind is Kind.LABELS else 0.3
+            total = total + settings.loss_weights.get(name, default) * part
+        return total
 
     fit(
         student,
@@ -128,53 +150,58 @@ def distill(
         resume=resume,
         on_progress=on_progress,
     )
-    learnt = _compare(student, samples, taught)
+    learnt = _compare(student, samples, lessons, target)
     student.config = replace(config, provenance={**config.provenance, "learnt": learnt})
     student.save(folder)
     return student
 
 
+def _heads(outputs: tuple[Modality, ...]) -> Mapping[str, Modality]:
+    """What a student calls each of its teacher's outputs: the target is `labels`, whatever it was called there."""
+    target, *others = outputs
+    for other in others:
+        if other.name in ("labels", "rgb"):
+            raise UsageError(
+                f"A student of {target.name!r} cannot have a head {other.name!r} beside its labels.",
+                hint="Leave it out of `outputs`, or teach it alone: edgekit distill expert:NAME",
+            )
+    return {
+        target.name: replace(target, name="labels", truth=False),
+        **{other.name: replace(other, truth=False) for other in others},
+    }
+
+
+def _weight(said: Encoded, size: tuple[int, int], certainty: Tensor | None) -> Tensor:
+    """How much each pixel `(N, 1, *size)` counts: those most of which the teacher is sure, and the data set too."""
+    # A pixel beside one that nobody has labelled has part of its probabilities only.
+    whole = upsample(said.valid.float(), size) > 0.999
+    weight = upsample(said.values, size).amax(dim=1, keepdim=True) * whole
+    if certainty is None:
+        return weight
+    return weight * upsample(pixel_certainty(certainty), size)
+
+
+def _at(target: Encoded, size: tuple[int, int]) -> Encoded:
+    """At a network's resolution: means of cells that have a value everywhere."""
+    if tuple(target.values.shape[-2:]) == size:
+        return target
+    return Encoded(F.adaptive_avg_pool2d(target.values, size), F.adaptive_avg_pool2d(target.valid.float(), size) == 1)
+
+
 @torch.inference_mode()
-def _compare(student: Student, samples: ModalityDataset, taught: list[Array]) -> dict[str, Any]:
-    """The student's classes beside the ensemble's, on a few of the frames that it learnt from."""
+def _compare(student: Student, samples: ModalityDataset, lessons: Lessons, target: str) -> dict[str, Any]:
+    """The student's classes beside its teacher's, on a few of the frames that it learnt from."""
     taxonomy = student.config.outputs[0].taxonomy
     assert taxonomy is not None
     picks = np.unique(np.linspace(0, len(samples) - 1, COMPARED_FRAMES).astype(int))
     table: Confusion = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
     for index in picks:
-        target = taught[index].argmax(axis=-1)
-        (logits,) = student(torch.from_numpy(samples[index]["rgb"]).permute(2, 0, 1).unsqueeze(0).float())
-        found = upsample(logits, target.shape).argmax(dim=1)[0].numpy()
-        table = table + confusion(found, target, len(taxonomy), taxonomy.ignore)
+        said = class_ids(lessons.forms[target], lessons.taught[int(index)][target])
+        logits = student(torch.from_numpy(samples[int(index)]["rgb"]).permute(2, 0, 1).unsqueeze(0).float())[0]
+        found = upsample(logits, (said.shape[0], said.shape[1])).argmax(dim=1)[0].numpy()
+        table = table + confusion(found, said, len(taxonomy), taxonomy.ignore)
     return {
         "frames": len(picks),
         "miou": round(miou(table), 5),
-        "doubts": list(doubts(table, taxonomy.classes, "the ensemble that taught it")),
+        "doubts": list(doubts(table, taxonomy.classes, "what taught it")),
     }
-
-
-def teach(teacher: PHGMAE, samples: ModalityDataset, ensemble: Ensemble, seed: int) -> Iterator[Array]:
-    """Ensemble class probabilities of each sample, `(h, w, classes)` uint8 in 1/255, at the teacher's resolution."""
-    names = [modality.name for modality in teacher.config.inputs]
-    generator = torch.Generator().manual_seed(seed)
-    for sample in samples:
-        batch = collate([{name: sample[name] for name in names}])
-        present = torch.tensor([bool(sample[name + PRESENT]) for name in names])
-        masks = teacher.masks(ensemble.members, generator, present=present)
-        probabilities = teacher.predict(batch, masks, mirror=ensemble.mirror)
-        yield (probabilities[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-
-
-def fitting(teacher: PHGMAE, samples: ModalityDataset) -> None:
-    """Raises DataError when a modality of the data set is not what the teacher was trained on."""
-    for modality in teacher.config.inputs:
-        found = samples.modalities[modality.name]
-        if (found.kind, found.channels, found.taxonomy) != (
-            modality.kind,
-            modality.channels,
-            modality.taxonomy,
-        ):
-            raise DataError(
-                f"Modality {modality.name!r} of the data set is not the one that the PHG-MAE was trained on.",
-                hint="Extract or import the data set with the configuration that the training data had.",
-            )

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from edgekit_runtime.errors import DataError
+from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.batches import collate
 from edgekit_student.boundaries import Boundaries
 from edgekit_student.calibration import Calibration
+from edgekit_student.encoding import decode
+from edgekit_student.geometry_scores import GEOMETRY, Errors, alignment, new_errors, pooled, truths
 from edgekit_student.metrics import Confusion, class_f1, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import Array, FrameRef, ModalityDataset, Sample
+from edgekit_student.samples import PRESENT, Array, FrameRef, ModalityDataset, Sample, declarations
 from edgekit_student.student import Student
+from edgekit_student.teaching import ensemble_prediction
 from edgekit_student.temporal import carried, correspondence
 
 if TYPE_CHECKING:
@@ -29,15 +32,19 @@ TRUTH = "labels"
 
 @dataclass(frozen=True)
 class Score:
-    """All measures are 0..1 and pooled over all frames; None where they do not apply.
+    """Measures are pooled over all frames, and 0..1 unless their name has a unit; None where they do not apply.
 
     `per_class` is the IoU by class name (None if absent), `f1` and `boundary_f1` are means over classes,
     `temporal_consistency` is the mIoU of consecutive predictions along optical flow, `calibration_error` the
     expected calibration error. `confusion` has a row for each true class, pixel counts of what was predicted.
+    Where a model has no labels, `taxonomy` is None, and the measures of labels are NaN or empty.
+
+    `geometry` are the measures of depth and normals by name (see `geometry_scores`), `geometry_per_video` the same
+    for each video; `geometry_truth` says against which modalities, `depth_alignment` how depth was made metric.
     """
 
     name: str
-    taxonomy: Taxonomy
+    taxonomy: Taxonomy | None
     frames: int
     miou: float
     pixel_accuracy: float
@@ -48,6 +55,10 @@ class Score:
     boundary_f1: float | None = None
     temporal_consistency: float | None = None
     calibration_error: float | None = None
+    geometry: dict[str, float] = field(default_factory=dict)
+    geometry_per_video: dict[str, dict[str, float]] = field(default_factory=dict)
+    geometry_truth: dict[str, str] = field(default_factory=dict)
+    depth_alignment: str | None = None
 
     @property
     def measures(self) -> dict[str, float]:
@@ -63,18 +74,55 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         table = {name: None if _absent(value) else value for name, value in vars(self).items()}
-        return {**table, "taxonomy": self.taxonomy.name}
+        del table["geometry"]
+        return {**table, **self.geometry, "taxonomy": self.taxonomy.name if self.taxonomy else None}
+
+    @property
+    def geometry_words(self) -> dict[str, str]:
+        """What was measured of depth and normals, in the words of people, each with its unit."""
+        return {
+            words: f"{scale * self.geometry[name]:.{digits}f}{unit}"
+            for name, (words, scale, digits, unit) in _GEOMETRY_WORDS.items()
+            if name in self.geometry
+        }
+
+
+# Words, factor, decimals and unit of each.
+_GEOMETRY_WORDS = {
+    "depth_abs_rel": ("depth, AbsRel", 1, 3, ""),
+    "depth_rmse_m": ("depth, RMSE", 1, 2, " m"),
+    "depth_delta1": ("depth within 1.25", 100, 1, " %"),
+    "depth_coverage": ("depth, covered", 100, 1, " %"),
+    "normals_mean_deg": ("normals, mean error", 1, 1, "°"),
+    "normals_median_deg": ("normals, median error", 1, 1, "°"),
+    "normals_within_11_25_deg": ("normals within 11.25°", 100, 1, " %"),
+    "normals_within_22_5_deg": ("normals within 22.5°", 100, 1, " %"),
+    "normals_within_30_deg": ("normals within 30°", 100, 1, " %"),
+    "normals_coverage": ("normals, covered", 100, 1, " %"),
+}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """`ids` uint8 (H, W); `confidence` float (H, W), 0..1, of models that say how sure they are."""
+    """`ids` uint8 (H, W), of models that segment; `confidence` float (H, W), 0..1, of those that say how sure they are.
 
-    ids: Array
+    `geometry` has depth `(H, W, 1)` and normals `(H, W, 3)` of models that know them, at the size of the frame.
+    """
+
+    ids: Array | None
     confidence: Array | None = None
+    geometry: Mapping[Kind, Array] = field(default_factory=dict)
 
 
-Predict = Callable[[Sample], Prediction]
+@dataclass(frozen=True)
+class Predictor:
+    """Asks a model about a sample; `outputs` says what its answers are, of each kind that is scored."""
+
+    predict: Callable[[Sample], Prediction]
+    outputs: Mapping[Kind, Modality]
+
+    def __call__(self, sample: Sample) -> Prediction:
+        return self.predict(sample)
 
 
 @dataclass(frozen=True)
@@ -90,54 +138,129 @@ class Judged:
 def score(
     name: str,
     samples: ModalityDataset,
-    predict: Predict,
+    predict: Predictor,
     *,
     thorough: bool = False,
     on_frame: Callable[[Judged], None] = lambda judged: None,
     timings: list[float] | None = None,
 ) -> Score:
-    """Compares predictions with the truth of every sample.
+    """Compares predictions with the truth of every sample: classes, depth and normals, of those that both have.
 
     `thorough` adds what takes longer than a prediction: borders, and consistency over time, for which the samples
     must have `rgb`. `timings`, if given, takes the seconds that each prediction took.
     """
-    taxonomy = _taxonomy(samples.modalities[TRUTH])
-    tables: dict[str, Confusion] = {}
-    calibration, boundaries = Calibration(), Boundaries(len(taxonomy), taxonomy.ignore)
-    consistency = _Consistency(len(taxonomy))
+    labels = _Labels(samples.modalities[TRUTH], thorough) if Kind.LABELS in predict.outputs else None
+    geometry = {
+        kind: _Geometry(truth, predict.outputs[kind])
+        for kind, truth in truths(samples.modalities).items()
+        if kind in predict.outputs
+    }
     for ref, sample in zip(samples.frames, samples, strict=True):
-        target = sample[TRUTH][..., 0]
         began = time.perf_counter()
         prediction = predict(sample)
         if timings is not None:
             timings.append(time.perf_counter() - began)
-        table = confusion(prediction.ids, target, len(taxonomy), taxonomy.ignore)
-        tables[ref.video] = tables.get(ref.video, 0) + table
-        counted = (target != taxonomy.ignore) & (target < len(taxonomy))
-        if prediction.confidence is not None:
-            calibration.add(prediction.confidence, prediction.ids == target, counted)
-        if thorough:
-            boundaries.add(prediction.ids, target)
-            consistency.add(ref, sample["rgb"], prediction.ids)
-        on_frame(Judged(ref, sample, prediction, miou(table)))
-    pooled: Confusion = np.sum(list(tables.values()), axis=0)
+        reached = labels.add(ref, sample, prediction) if labels and sample[TRUTH + PRESENT] else float("nan")
+        for kind, errors in geometry.items():
+            errors.add(ref, sample, prediction.geometry[kind])
+        on_frame(Judged(ref, sample, prediction, reached))
+    measured = {name: value for errors in geometry.values() for name, value in errors.measures.items()}
+    depth = predict.outputs.get(Kind.DEPTH) if Kind.DEPTH in geometry else None
     return Score(
         name=name,
-        taxonomy=taxonomy,
         frames=len(samples),
-        miou=miou(pooled),
-        pixel_accuracy=pixel_accuracy(pooled),
-        f1=_mean(class_f1(pooled)),
-        per_class={
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(taxonomy.classes, class_iou(pooled), strict=True)
+        **(labels.scores() if labels else NO_LABELS),
+        geometry=measured,
+        geometry_per_video={
+            video: {name: value for errors in geometry.values() for name, value in errors.of(video).items()}
+            for video in dict.fromkeys(ref.video for ref in samples.frames)
+            if geometry
         },
-        per_video={video: miou(table) for video, table in tables.items()},
-        confusion=pooled[:, : len(taxonomy)].tolist(),
-        boundary_f1=_mean(boundaries.f1) if thorough else None,
-        temporal_consistency=consistency.miou if thorough else None,
-        calibration_error=calibration.error,
+        geometry_truth={kind.value: errors.truth.name for kind, errors in geometry.items()},
+        depth_alignment=alignment(depth) if depth else None,
     )
+
+
+# What stands in a score without labels.
+NO_LABELS: dict[str, Any] = {
+    "taxonomy": None,
+    "miou": float("nan"),
+    "pixel_accuracy": float("nan"),
+    "f1": float("nan"),
+    "per_class": {},
+    "per_video": {},
+    "confusion": [],
+}
+
+
+class _Labels:
+    """Everything that is measured of classes."""
+
+    def __init__(self, truth: Modality, thorough: bool) -> None:
+        self.taxonomy = _taxonomy(truth)
+        self._thorough = thorough
+        self._tables: dict[str, Confusion] = {}
+        self._calibration = Calibration()
+        self._boundaries = Boundaries(len(self.taxonomy), self.taxonomy.ignore)
+        self._consistency = _Consistency(len(self.taxonomy))
+
+    def add(self, ref: FrameRef, sample: Sample, prediction: Prediction) -> float:
+        """Returns the mIoU of this frame."""
+        assert prediction.ids is not None, "the predictor says that there are labels"
+        classes, ignore = len(self.taxonomy), self.taxonomy.ignore
+        target = sample[TRUTH][..., 0]
+        table = confusion(prediction.ids, target, classes, ignore)
+        self._tables[ref.video] = self._tables.get(ref.video, 0) + table
+        if prediction.confidence is not None:
+            counted = (target != ignore) & (target < classes)
+            self._calibration.add(prediction.confidence, prediction.ids == target, counted)
+        if self._thorough:
+            self._boundaries.add(prediction.ids, target)
+            self._consistency.add(ref, sample["rgb"], prediction.ids)
+        return miou(table)
+
+    def scores(self) -> dict[str, Any]:
+        """Fields of `Score`."""
+        pooled_table: Confusion = np.sum(list(self._tables.values()), axis=0)
+        return {
+            "taxonomy": self.taxonomy,
+            "miou": miou(pooled_table),
+            "pixel_accuracy": pixel_accuracy(pooled_table),
+            "f1": _mean(class_f1(pooled_table)),
+            "per_class": {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(self.taxonomy.classes, class_iou(pooled_table), strict=True)
+            },
+            "per_video": {video: miou(table) for video, table in self._tables.items()},
+            "confusion": pooled_table[:, : len(self.taxonomy)].tolist(),
+            "boundary_f1": _mean(self._boundaries.f1) if self._thorough else None,
+            "temporal_consistency": self._consistency.miou if self._thorough else None,
+            "calibration_error": self._calibration.error,
+        }
+
+
+class _Geometry:
+    """Depth, or normals, by video."""
+
+    def __init__(self, truth: Modality, predicted: Modality) -> None:
+        self.truth = truth
+        self._predicted = predicted
+        self._errors: dict[str, Errors] = {}
+
+    def add(self, ref: FrameRef, sample: Sample, predicted: Array) -> None:
+        if not sample[self.truth.name + PRESENT]:
+            return
+        found, true = predicted.astype(np.float32), sample[self.truth.name].astype(np.float32)
+        if self.truth.kind is Kind.DEPTH:
+            found, true = found[..., 0], true[..., 0]
+        self._errors.setdefault(ref.video, new_errors(self.truth.kind)).add(found, self._predicted, true)
+
+    @property
+    def measures(self) -> dict[str, float]:
+        return pooled(self._errors.values())
+
+    def of(self, video: str) -> dict[str, float]:
+        return self._errors[video].measures() if video in self._errors else {}
 
 
 class _Consistency:
@@ -170,57 +293,115 @@ def _absent(value: object) -> bool:
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
-def labelled_samples(data: Dataset, split: str, *names: str) -> ModalityDataset:
-    """The samples of a split with truth and the named modalities; DataError when nobody labelled it."""
-    labelled = sorted({video.split for video in map(data.video, data.videos) if TRUTH in video.modalities})
-    if split not in labelled:
-        raise DataError(
-            f"The split {split!r} has no labels to score against.",
-            hint=f"Labels are in {', '.join(labelled)}; choose with --split."
-            if labelled
-            else "No split has: import some from people or exact truth, as docs/importing.md shows.",
-        )
-    return ModalityDataset(data, list(dict.fromkeys([TRUTH, *names])), split=split)
+def scored_samples(data: Dataset, split: str, outputs: Mapping[Kind, Modality], *names: str) -> ModalityDataset:
+    """The frames of a split with the named modalities, and with truth of those kinds that a model answers with.
+
+    Raises DataError when there is no truth to score against.
+    """
+    videos = [video for video in map(data.video, data.videos) if video.split == split]
+    there = {name: modality for video in videos for name, modality in video.modalities.items()}
+    judged = [truth.name for kind, truth in truths(there).items() if kind in outputs]
+    if Kind.LABELS in outputs and TRUTH in there:
+        judged.insert(0, TRUTH)
+    if not judged or (Kind.LABELS in outputs and TRUTH not in there):
+        kinds = [Kind.LABELS] if Kind.LABELS in outputs else [kind for kind in GEOMETRY if kind in outputs]
+        raise _nothing_to_score_against(data, split, kinds[0])
+    wanted = list(dict.fromkeys([*judged, *names]))
+    # Where only some frames have exact depth, the others still count for labels.
+    groups = [judged[:1], *([name] for name in names)]
+    return ModalityDataset(data, wanted, split=split, missing="mask", one_of=groups)
 
 
-def student_predictor(student: Student, target: Modality) -> Predict:
-    """Classes at the frame's size from a student; DataError when it speaks another taxonomy."""
-    same_taxonomy(student.config.outputs[0], target)
+def _nothing_to_score_against(data: Dataset, split: str, kind: Kind) -> DataError:
+    what = "labels" if kind is Kind.LABELS else f"exact {kind.value}"
+    have = sorted(
+        {
+            video.split
+            for video in map(data.video, data.videos)
+            if (TRUTH in video.modalities if kind is Kind.LABELS else kind in truths(video.modalities))
+        }
+    )
+    where = f"{what[0].upper()}{what[1:]} {'are' if what.endswith('s') else 'is'} in {', '.join(have)}"
+    return DataError(
+        f"The split {split!r} has no {what} to score against.",
+        hint=f"{where}; choose with --split."
+        if have
+        else "No split has: import some from people or exact truth, as docs/importing.md shows.",
+    )
+
+
+def declared_outputs(modalities: Mapping[str, Modality] | tuple[Modality, ...]) -> dict[Kind, Modality]:
+    """Of each kind that is scored, the first."""
+    found: dict[Kind, Modality] = {}
+    for modality in modalities.values() if isinstance(modalities, Mapping) else modalities:
+        if modality.kind in (Kind.LABELS, *GEOMETRY):
+            found.setdefault(modality.kind, modality)
+    return found
+
+
+def student_predictor(student: Student) -> Predictor:
+    """Everything at the frame's size from a student."""
+    outputs = declared_outputs(student.config.outputs)
 
     @torch.inference_mode()
     def predict(sample: Sample) -> Prediction:
         rgb = torch.from_numpy(sample["rgb"]).permute(2, 0, 1).unsqueeze(0).float()
-        logits = student(rgb)[0]
-        return _surest(upsample(logits, tuple(sample["rgb"].shape[:2])).softmax(dim=1))
+        raw = dict(zip((modality.name for modality in student.config.outputs), student(rgb), strict=True))
+        size = (sample["rgb"].shape[0], sample["rgb"].shape[1])
+        logits = upsample(raw[outputs[Kind.LABELS].name], size)
+        geometry = {
+            kind: _picture(upsample(decode(modality, raw[modality.name], student.config.statistics), size))
+            for kind, modality in outputs.items()
+            if kind in GEOMETRY
+        }
+        return _surest(logits.softmax(dim=1), geometry)
 
-    return predict
+    return Predictor(predict, outputs)
 
 
-def phg_mae_predictor(model: PHGMAE, target: Modality, *, members: int, mirror: bool, seed: int = 0) -> Predict:
-    """Classes from a PHG-MAE: everything visible when `members` is 0 (1All), else random masks averaged."""
-    same_taxonomy(model.target, target)
+def phg_mae_predictor(model: PHGMAE, *, members: int, mirror: bool, seed: int = 0) -> Predictor:
+    """What a PHG-MAE says: everything visible when `members` is 0 (1All), else random masks averaged."""
     names = [modality.name for modality in model.config.inputs]
+    others = (modality for modality in model.config.outputs if modality.kind in GEOMETRY)
+    outputs = declared_outputs((model.target, *others))
     generator = torch.Generator().manual_seed(seed)
 
     def predict(sample: Sample) -> Prediction:
         masks = model.masks(members, generator) if members else torch.ones(1, len(names), dtype=torch.bool)
         batch = collate([{name: sample[name] for name in names}])
-        probabilities = model.predict(batch, masks, mirror=mirror)
-        return _surest(upsample(probabilities, tuple(sample[TRUTH].shape[:2])))
+        said = ensemble_prediction(model, batch, masks, tuple(outputs.values()), mirror=mirror)
+        size = (sample[names[0]].shape[0], sample[names[0]].shape[1])
+        grown = {kind: upsample(said[modality.name], size) for kind, modality in outputs.items()}
+        geometry = {kind: _picture(values) for kind, values in grown.items() if kind in GEOMETRY}
+        return _surest(grown[Kind.LABELS], geometry)
 
-    return predict
+    return Predictor(predict, outputs)
 
 
-def _surest(probabilities: torch.Tensor) -> Prediction:
+def _picture(values: torch.Tensor) -> Array:
+    """`(1, C, H, W)` as float32 `(H, W, C)`."""
+    array: Array = values[0].permute(1, 2, 0).float().numpy()
+    return array
+
+
+def _surest(probabilities: torch.Tensor, geometry: Mapping[Kind, Array]) -> Prediction:
     """From `(1, classes, H, W)`."""
     confidence, ids = probabilities[0].max(dim=0)
-    return Prediction(ids.to(torch.uint8).numpy(), confidence.float().numpy())
+    return Prediction(ids.to(torch.uint8).numpy(), confidence.float().numpy(), geometry)
 
 
-def modality_predictor(name: str, modality: Modality, target: Modality) -> Predict:
-    """An expert's stored labels as they are."""
-    same_taxonomy(modality, target)
-    return lambda sample: Prediction(sample[name][..., 0])
+def modality_predictor(data: Dataset, name: str, split: str) -> Predictor:
+    """An expert's stored labels, depth or normals as they are; UsageError where it is nothing that is scored."""
+    modality = declarations(data, [name], split=split)[name]
+    outputs = declared_outputs((modality,))
+    if not outputs:
+        raise UsageError(
+            f"{name!r} is of kind {modality.kind.value}: only labels, depth and normals can be scored.",
+            hint="`edgekit status DATA` lists the modalities, `edgekit view DATA -o x.png` draws them all.",
+        )
+    if modality.kind is Kind.LABELS:
+        return Predictor(lambda sample: Prediction(sample[name][..., 0]), outputs)
+    return Predictor(lambda sample: Prediction(None, geometry={modality.kind: sample[name]}), outputs)
 
 
 def same_taxonomy(found: Modality, target: Modality) -> None:

@@ -75,3 +75,13 @@ def _cross_entropy(logits: Tensor, probabilities: Tensor, class_weights: Tensor 
 def weighted_mean(per_pixel: Tensor, weight: Tensor) -> Tensor:
     """Mean of `(N, 1, H, W)` under weights of the same shape; zero where no pixel counts."""
     return (per_pixel * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def pixel_certainty(stored: Tensor) -> Tensor:
+    """Weights `(N, 1, H, W)`, 0..1, of a stored share `(N, H, W, 1)`: its square, so that two voters of three that
+    agree count less than half of what three do.
+    """
+    share = stored.permute(0, 3, 1, 2).float()
+    if not stored.dtype.is_floating_point:
+        share = share / 255
+    return share.nan_to_num(0.0).clamp(0, 1).square()

@@ -111,11 +111,18 @@ class TrainSettings(_Table):
 
 
 class DistillSettings(_Table):
-    """The student: which network, how long, and how the ensemble that teaches it is formed."""
+    """The student: which network, what it learns, how long, and how the ensemble that teaches it is formed."""
 
     network: str = Field("edge-430k", description=_NETWORKS)
+    outputs: tuple[str, ...] = Field((), description="what it learns, each a head: the target, and depth, normals, …")
+    certainty: str = Field(
+        "", description="modality that says how much each pixel of the target counts, such as `vote_agreement` makes"
+    )
     start: str = _START
     missing: _Missing = "drop"
+    loss_weights: dict[str, float] = Field(
+        default_factory=dict, description="by output; else 1 for labels and 0.3 for the others"
+    )
     temperature: float = Field(1.0, gt=0, description="above 1 flattens what the ensemble says, below sharpens it")
     class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()

@@ -19,7 +19,7 @@ from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CONFIG, CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
-from edgekit_student.losses import class_weights, modality_loss
+from edgekit_student.losses import class_weights, modality_loss, pixel_certainty
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import (
     CACHE_BYTES,
@@ -113,7 +113,7 @@ def reconstruction_loss(
         target = Encoded(target.values, target.valid & sample[modality.name + PRESENT].view(-1, 1, 1, 1))
         certainty = None
         if settings.certainty and modality.name == model.target.name:
-            certainty = _certainty(sample[settings.certainty][:, step // 2 :: step, step // 2 :: step])
+            certainty = pixel_certainty(sample[settings.certainty][:, step // 2 :: step, step // 2 :: step])
         if modality.kind is not Kind.LABELS:
             # Only labels are worth the finer grid: their edges decide what students learn.
             target = Encoded(
@@ -125,16 +125,6 @@ def reconstruction_loss(
             modality, upsample(output, _size(target.values)), target, balance, certainty
         )
     return total
-
-
-def _certainty(stored: Tensor) -> Tensor:
-    """Weights `(N, 1, H, W)`, 0..1, of a stored share `(N, H, W, 1)`: its square, so that two voters of three that
-    agree count less than half of what three do.
-    """
-    share = stored.permute(0, 3, 1, 2).float()
-    if not stored.dtype.is_floating_point:
-        share = share / 255
-    return share.nan_to_num(0.0).clamp(0, 1).square()
 
 
 def _size(values: Tensor) -> tuple[int, int]:

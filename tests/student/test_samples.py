@@ -26,6 +26,7 @@ from edgekit_student.masking import sample_masks
 from edgekit_student.phg_mae import load_phg_mae
 from edgekit_student.samples import PRESENT, FrameRef, ModalityDataset
 from edgekit_student.settings import DistillSettings, TrainSettings, read_settings
+from edgekit_student.teaching import EnsembleTeacher
 from edgekit_student.train import reconstruction_loss, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::UserWarning:lightning")
@@ -292,14 +293,14 @@ def test_phg_mae_and_student_learn_from_frames_with_gaps(holes: Dataset, tmp_pat
     assert all(value.isfinite().all() for value in masked.state_dict().values())
     with pytest.raises(DataError, match="Frame 0 of rgb is missing in first"):
         train(holes, tmp_path / "raise", settings(TrainSettings, inputs=inputs, missing="raise"), device="cpu")
-    teacher = load_phg_mae(tmp_path / "mask")
+    options = settings(DistillSettings, missing="mask", ensemble__members=2)
+    teacher = EnsembleTeacher(load_phg_mae(tmp_path / "mask"), options.ensemble, parent="mask")
     taught: list[int] = []
     student = distill(
         teacher,
         holes,
         tmp_path / "student",
-        settings(DistillSettings, missing="mask", ensemble__members=2),
-        parent="mask",
+        options,
         device="cpu",
         on_teaching=lambda done, total: taught.append(total),
     )

@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from edgekit.cli import app
-from edgekit.commands.training import score_model
+from edgekit.commands.scores import score_model
 from edgekit.eval_page import WORST_FRAMES, Worst, render
 from edgekit_experts.dataset import Dataset
 from edgekit_student.boundaries import Boundaries

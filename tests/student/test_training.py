@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgekit.cli import main
-from edgekit.commands.training import score_model
+from edgekit.commands.scores import score_model
 from edgekit_experts.dataset import Dataset
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, read_config, read_weights
@@ -22,6 +22,7 @@ from edgekit_student.fit import STATE, Progress, fit
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
 from edgekit_student.settings import DistillSettings, Optimisation, TrainSettings, read_settings
 from edgekit_student.student import load_student
+from edgekit_student.teaching import EnsembleTeacher
 from edgekit_student.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::UserWarning:lightning")
@@ -47,8 +48,8 @@ def trained(scene: Path, run: Path, settings: TrainSettings, **options: object) 
 def test_the_road_from_experts_to_a_student_that_beats_a_blind_one(scene: Path, tmp_path: Path) -> None:
     data = Dataset.open(scene)
     run, folder = tmp_path / "run", tmp_path / "student"
-    teacher = trained(scene, run, short(60))
-    assert "labels" not in [modality.name for modality in teacher.config.inputs + teacher.config.outputs]
+    model = trained(scene, run, short(60))
+    assert "labels" not in [modality.name for modality in model.config.inputs + model.config.outputs]
     settings = read_settings(
         DistillSettings,
         None,
@@ -59,7 +60,8 @@ def test_the_road_from_experts_to_a_student_that_beats_a_blind_one(scene: Path, 
         optimisation__batch=4,
         optimisation__ema=0.9,
     )
-    distill(load_phg_mae(run), data, folder, settings, parent="run", device="cpu")
+    teacher = EnsembleTeacher(load_phg_mae(run), settings.ensemble, parent="run")
+    distill(teacher, data, folder, settings, device="cpu")
     student = load_student(folder)
     assert student.config.outputs[0].name == "labels"
     assert student.config.provenance["parent"] == "run"
@@ -222,11 +224,10 @@ def test_a_student_of_an_unknown_network_is_refused_before_anything_is_taught(sc
     settings = read_settings(DistillSettings, None, network="edge-431k")
     with pytest.raises(UsageError, match="no network"):
         distill(
-            load_phg_mae(tmp_path / "run"),
+            EnsembleTeacher(load_phg_mae(tmp_path / "run"), settings.ensemble, parent="run"),
             Dataset.open(scene),
             tmp_path / "student",
             settings,
-            parent="run",
             on_teaching=lambda done, total: pytest.fail("taught"),
         )
 
@@ -308,9 +309,9 @@ def test_sizes_are_written_as_width_by_height(tmp_path: Path) -> None:
     assert read_settings(TrainSettings, path).augmentation.crop == (256, 416)
 
 
-def test_what_is_no_label_map_cannot_be_scored_and_the_error_says_why(scene: Path) -> None:
-    with pytest.raises(UsageError, match="'depth' is of kind depth: only labels") as caught:
-        score_model("expert:depth", Dataset.open(scene), "val")
+def test_what_is_no_label_map_nor_depth_nor_normals_cannot_be_scored_and_the_error_says_why(scene: Path) -> None:
+    with pytest.raises(UsageError, match="'rgb' is of kind image: only labels, depth and normals") as caught:
+        score_model("expert:rgb", Dataset.open(scene), "val")
     assert "label_map" not in str(caught.value)
 
 
@@ -364,7 +365,8 @@ def test_a_student_begins_as_the_part_of_its_teacher_that_sees_rgb_alone(scene: 
     )
     teacher = load_phg_mae(tmp_path / "run")
     data = Dataset.open(scene)
-    student = distill(teacher, data, tmp_path / "student", settings, parent="run", device="cpu")
+    lesson = EnsembleTeacher(teacher, settings.ensemble, parent="run")
+    student = distill(lesson, data, tmp_path / "student", settings, device="cpu")
     assert student.config.provenance["start"].endswith("100% of the parameters")
     # Batch statistics move in a step, even one that changes no weight: those of the teacher are put back to compare.
     given = read_weights(tmp_path / "run")

@@ -160,9 +160,8 @@ def _train(data: Dataset, run: Path) -> None:
 
 
 def _distill(data: Dataset, run: Path, student: Path) -> None:
-    from edgekit.commands.training import distilling
+    from edgekit.commands.training import distilling, find_teacher
     from edgekit_student.distill import distill
-    from edgekit_student.phg_mae import load_phg_mae
     from edgekit_student.settings import DistillSettings, read_settings
 
     if (student / "config.json").exists():
@@ -174,14 +173,13 @@ def _distill(data: Dataset, run: Path, student: Path) -> None:
         augmentation=AUGMENTATION,
         optimisation={**OPTIMISATION, "steps": STUDENT_STEPS},
     )
-    teacher = load_phg_mae(run)
+    teacher = find_teacher(str(run), data, settings)
     with distilling(STUDENT_STEPS) as (on_teaching, on_progress):
         distill(
             teacher,
             data,
             student,
             settings,
-            parent=f"{run.name}@{teacher.config.weights_sha256[:16]}",
             device="cpu",
             resume=True,
             on_teaching=on_teaching,
@@ -190,7 +188,7 @@ def _distill(data: Dataset, run: Path, student: Path) -> None:
 
 
 def _score(data: Dataset, run: Path, student: Path, bundle: Path) -> tuple[Row, ...]:
-    from edgekit.commands.training import score_model
+    from edgekit.commands.scores import score_model
 
     def row(name: str, model: str, members: int = 0) -> Row:
         timed: list[float] = []

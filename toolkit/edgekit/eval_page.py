@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 TEMPLATE = "eval.html.j2"
 WORST_FRAMES = 6
 PICTURE_WIDTH = 480
+# What the page shows of each video's depth and normals.
+GEOMETRY_COLUMNS = {
+    "depth_abs_rel": "AbsRel",
+    "depth_rmse_m": "RMSE m",
+    "depth_delta1": "within 1.25",
+    "normals_mean_deg": "normals mean °",
+    "normals_median_deg": "normals median °",
+}
 
 
 class Worst:
@@ -64,9 +72,14 @@ def render(score: Score, worst: Worst, location: str, split: str) -> str:
         location=location,
         split=split,
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in taxonomy.colours],
-        rows=list(zip(taxonomy.classes, rows, strict=True)),
-        frames=[_frame(judged, taxonomy) for judged in worst.frames],
+        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in taxonomy.colours] if taxonomy else [],
+        rows=list(zip(taxonomy.classes if taxonomy else (), rows, strict=True)),
+        frames=[_frame(judged, taxonomy) for judged in worst.frames] if taxonomy else [],
+        geometry={
+            video: [(words, measures[name]) for name, words in GEOMETRY_COLUMNS.items() if name in measures]
+            for video, measures in score.geometry_per_video.items()
+            if measures
+        },
     )
 
 
@@ -74,11 +87,12 @@ def _frame(judged: Judged, taxonomy: Taxonomy) -> dict[str, object]:
     from edgekit_experts.status_page import jpeg_uri
     from edgekit_student.evaluate import TRUTH
 
-    labels = Modality(TRUTH, Kind.LABELS, taxonomy=taxonomy)
+    labels, ids = Modality(TRUTH, Kind.LABELS, taxonomy=taxonomy), judged.prediction.ids
+    assert ids is not None, "what has no labels has no mIoU, and is never among the worst"
     pictures = {
         "frame": judged.sample["rgb"],
         "truth": colourise(labels, judged.sample[TRUTH]),
-        "prediction": colourise(labels, judged.prediction.ids[..., None]),
+        "prediction": colourise(labels, ids[..., None]),
     }
     uris = {name: jpeg_uri(picture, PICTURE_WIDTH) for name, picture in pictures.items()}
     return {"video": judged.ref.video, "index": judged.ref.index, "miou": judged.miou, "pictures": uris}
