@@ -63,6 +63,14 @@ def mirrored(modality: Modality, array: Tensor) -> Tensor:
     return array
 
 
+def unmirrored(modality: Modality, values: Tensor) -> Tensor:
+    """Decoded channels `(N, features, H, W)` of a mirrored frame, as of the frame itself."""
+    values = values.flip(-1)
+    if modality.kind in (Kind.NORMALS, Kind.FLOW):
+        values = torch.cat([-values[:, :1], values[:, 1:]], dim=1)
+    return values
+
+
 def _affine(modality: Modality, statistics: Statistics, like: Tensor) -> tuple[Tensor, Tensor]:
     if modality.kind in STANDARDISED:
         table = statistics[modality.name]
