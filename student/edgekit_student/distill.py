@@ -16,12 +16,13 @@ from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
+from edgekit_student.ensemble import Members, choose_members, predict, read_inputs
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
 from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import PHGMAE, upsample
-from edgekit_student.samples import CACHE_BYTES, PRESENT, Array, ModalityDataset, Sample, describe
+from edgekit_student.samples import CACHE_BYTES, Array, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings, Ensemble
 from edgekit_student.student import Student
 from edgekit_student.train import check_folder
@@ -61,8 +62,9 @@ def distill(
         data, names, split="train", missing=settings.missing, one_of=[["rgb"], inputs], cache_bytes=CACHE_BYTES
     )
     fitting(teacher, samples)
+    members = choose_members(teacher, samples, settings.ensemble, settings.optimisation.seed)
     taught = []
-    for done, probabilities in enumerate(teach(teacher, samples, settings.ensemble, settings.optimisation.seed), 1):
+    for done, probabilities in enumerate(teach(members, samples, settings.ensemble), 1):
         taught.append(probabilities)
         on_teaching(done, len(samples))
     frequencies = torch.from_numpy(np.sum([each.mean(axis=(0, 1), dtype=np.float64) for each in taught], axis=0))
@@ -83,6 +85,7 @@ def distill(
             "frames": len(samples),
             "seed": settings.optimisation.seed,
             "config": settings.model_dump(mode="json"),
+            **({"ensemble": chosen} if (chosen := members.describe()) else {}),
         },
     )
     torch.manual_seed(settings.optimisation.seed)
@@ -153,15 +156,13 @@ def _compare(student: Student, samples: ModalityDataset, taught: list[Array]) ->
     }
 
 
-def teach(teacher: PHGMAE, samples: ModalityDataset, ensemble: Ensemble, seed: int) -> Iterator[Array]:
+def teach(members: Members, samples: ModalityDataset, ensemble: Ensemble) -> Iterator[Array]:
     """Ensemble class probabilities of each sample, `(h, w, classes)` uint8 in 1/255, at the teacher's resolution."""
-    names = [modality.name for modality in teacher.config.inputs]
-    generator = torch.Generator().manual_seed(seed)
+    teacher = members.model
     for sample in samples:
-        batch = collate([{name: sample[name] for name in names}])
-        present = torch.tensor([bool(sample[name + PRESENT]) for name in names])
-        masks = teacher.masks(ensemble.members, generator, present=present)
-        probabilities = teacher.predict(batch, masks, mirror=ensemble.mirror)
+        batch, present = read_inputs(teacher, sample)
+        found = predict(teacher, batch, members.masks(present), mirror=ensemble.mirror, aggregate=ensemble.aggregate)
+        probabilities = found.outputs[teacher.target.name]
         yield (probabilities[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 
 from edgekit_runtime.errors import DataError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
-from edgekit_student.batches import collate
 from edgekit_student.boundaries import Boundaries
 from edgekit_student.calibration import Calibration
+from edgekit_student.ensemble import Members, read_inputs
+from edgekit_student.ensemble import predict as ensemble_predict
 from edgekit_student.metrics import Confusion, class_f1, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import Array, FrameRef, ModalityDataset, Sample
@@ -68,10 +69,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`ids` uint8 (H, W); `confidence` float (H, W), 0..1, of models that say how sure they are."""
+    """`ids` uint8 (H, W); `confidence` float (H, W), 0..1, of models that say how sure they are; `uncertainty` likewise
+    of ensembles, how far their members disagree.
+    """
 
     ids: Array
     confidence: Array | None = None
+    uncertainty: Array | None = None
 
 
 Predict = Callable[[Sample], Prediction]
@@ -196,17 +200,19 @@ def student_predictor(student: Student, target: Modality) -> Predict:
     return predict
 
 
-def phg_mae_predictor(model: PHGMAE, target: Modality, *, members: int, mirror: bool, seed: int = 0) -> Predict:
-    """Classes from a PHG-MAE: everything visible when `members` is 0 (1All), else random masks averaged."""
+def phg_mae_predictor(
+    model: PHGMAE, target: Modality, *, members: Members | None, mirror: bool, aggregate: str = "mean"
+) -> Predict:
+    """Classes from a PHG-MAE: everything visible where there are no `members` (1All), else what they say together."""
     same_taxonomy(model.target, target)
-    names = [modality.name for modality in model.config.inputs]
-    generator = torch.Generator().manual_seed(seed)
 
     def predict(sample: Sample) -> Prediction:
-        masks = model.masks(members, generator) if members else torch.ones(1, len(names), dtype=torch.bool)
-        batch = collate([{name: sample[name] for name in names}])
-        probabilities = model.predict(batch, masks, mirror=mirror)
-        return _surest(upsample(probabilities, tuple(sample[TRUTH].shape[:2])))
+        batch, present = read_inputs(model, sample)
+        masks = members.masks(present) if members else model.everything()
+        found = ensemble_predict(model, batch, masks, mirror=mirror, aggregate=aggregate)
+        size = tuple(sample[TRUTH].shape[:2])
+        uncertainty = upsample(found.uncertainty, size)[0, 0].numpy() if members else None
+        return replace(_surest(upsample(found.outputs[model.target.name], size)), uncertainty=uncertainty)
 
     return predict
 
