@@ -82,8 +82,8 @@ def predict(
 
 def _ballot(probabilities: Tensor) -> Tensor:
     """One vote for each pixel's most probable class; ties go to the lowest."""
-    classes = probabilities.shape[1]
-    return F.one_hot(probabilities.argmax(dim=1), classes).permute(0, 3, 1, 2).to(probabilities)
+    votes: Tensor = F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).permute(0, 3, 1, 2)
+    return votes.to(probabilities.dtype)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

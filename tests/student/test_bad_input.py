@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_class_that_no_frame_shows_breaks_nothing(scene: Path, tmp_path: Path)
 def test_a_modality_that_some_videos_lack_is_masked_there_also_in_chosen_ensembles(scene: Path, tmp_path: Path) -> None:
     data = Dataset.open(scene)
     source = data.video("train")
-    other = data.add_video("other", type(source.info)(**{**vars(source.info), "source": {"fingerprint": "other"}}))
+    other = data.add_video("other", replace(source.info, source={"uri": "other", "fingerprint": "other"}))
     for name in ("rgb", "vote"):
         other.declare(source.modalities[name], expert="made by hand")
         other.write(name, 0, source.read_many(name, 0, source.frames))
