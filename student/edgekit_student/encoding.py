@@ -41,6 +41,22 @@ def encode(modality: Modality, array: Tensor, statistics: Statistics) -> Encoded
     return Encoded(torch.where(valid, values, 0.0), valid)
 
 
+def encode_into(modality: Modality, array: Tensor, statistics: Statistics, out: Tensor) -> None:
+    """Writes the values of `encode` to `out` `(N, H, W, features)`, of any float dtype, which may be a part of more.
+
+    Channels last is how modalities are stored and how convolutions read: nothing is turned or joined on the way.
+    """
+    if modality.taxonomy:
+        torch.eq(array, torch.arange(len(modality.taxonomy), dtype=array.dtype, device=array.device), out=out)
+        return
+    values = array.permute(0, 3, 1, 2).float()
+    offset, scale = _affine(modality, statistics, values)
+    values = (values - offset).div_(scale).permute(0, 2, 3, 1)
+    if array.dtype.is_floating_point:
+        values = torch.where(torch.isfinite(values).all(dim=-1, keepdim=True), values, 0.0)
+    out.copy_(values)
+
+
 def decode(modality: Modality, output: Tensor, statistics: Statistics) -> Tensor:
     """A network's output `(N, features, H, W)`: class probabilities for labels, stored units for the rest."""
     if modality.taxonomy:

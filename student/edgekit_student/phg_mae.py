@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from edgekit_runtime.errors import CheckpointError, UsageError
 from edgekit_runtime.modality import Modality
 from edgekit_student.checkpoint import CheckpointConfig, read_config, restore, save_checkpoint
-from edgekit_student.encoding import decode, encode, mirrored, unmirrored
+from edgekit_student.encoding import decode, encode_into, mirrored, unmirrored
 from edgekit_student.masking import check_masking, hidden_share, sample_masks, sample_patches
 from edgekit_student.networks import create_network, deployed
 from edgekit_student.settings import Masking
@@ -103,13 +103,15 @@ class PHGMAE(nn.Module):
             part.masked_fill_(~pixels, 0.0)
 
     def _encode(self, sample: Mapping[str, Tensor]) -> Tensor:
-        statistics = self.config.statistics
-        device = sample[self.config.inputs[0].name].device.type
+        first = sample[self.config.inputs[0].name]
+        device = first.device.type
         # Under autocast the first convolution would halve the precision anyway: before it is half the memory.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        parts = [encode(m, sample[m.name], statistics).values.to(dtype) for m in self.config.inputs]
-        # Joined as (N, H, W, C), the order in memory of what is stored and of what convolutions like best.
-        return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=-1).permute(0, 3, 1, 2)
+        widths = [modality.features for modality in self.config.inputs]
+        encoded = torch.empty(*first.shape[:3], sum(widths), dtype=dtype, device=first.device)
+        for modality, part in zip(self.config.inputs, torch.split(encoded, widths, dim=-1), strict=True):
+            encode_into(modality, sample[modality.name], self.config.statistics, part)
+        return encoded.permute(0, 3, 1, 2)
 
     def _masked(self, encoded: Tensor, visible: Tensor) -> dict[str, Tensor]:
         """The outputs for masked inputs; masks `encoded` in place."""
