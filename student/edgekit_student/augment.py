@@ -56,8 +56,8 @@ def augment(
 
 def _mirrored(modality: Modality, array: Array) -> Array:
     """`encoding.mirrored` of `(H, W, C)`; OpenCV is thirty times faster at it."""
-    flipped = cv2.flip(array.view(np.uint16) if array.dtype == np.float16 else array, 1).reshape(array.shape)
-    flipped = flipped.view(array.dtype)
+    source = array.view(np.uint16) if array.dtype == np.float16 else array
+    flipped: Array = cv2.flip(source, 1).reshape(array.shape).view(array.dtype)
     if modality.kind in (Kind.NORMALS, Kind.FLOW):
         flipped[..., 0] *= -1
     return flipped

@@ -47,7 +47,7 @@ def encode_into(modality: Modality, array: Tensor, statistics: Statistics, out: 
     Channels last is how modalities are stored and how convolutions read: nothing is turned or joined on the way.
     """
     if modality.taxonomy:
-        torch.eq(array, torch.arange(len(modality.taxonomy), dtype=array.dtype, device=array.device), out=out)
+        out.copy_(array == torch.arange(len(modality.taxonomy), dtype=array.dtype, device=array.device))
         return
     values = array.permute(0, 3, 1, 2).float()
     offset, scale = _affine(modality, statistics, values)

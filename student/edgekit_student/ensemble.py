@@ -82,12 +82,13 @@ def predict(
 
 def _ballot(probabilities: Tensor) -> Tensor:
     """One vote for each pixel's most probable class; ties go to the lowest."""
-    votes: Tensor = F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).permute(0, 3, 1, 2)
-    return votes.to(probabilities.dtype)
+    votes = F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1])
+    return votes.permute(0, 3, 1, 2).to(probabilities.dtype)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    return torch.special.entr(probabilities.float()).sum(dim=1, keepdim=True)
+    each: Tensor = torch.special.entr(probabilities.float())
+    return each.sum(dim=1, keepdim=True)
 
 
 def _unit(modality: Modality, values: Tensor) -> Tensor:
