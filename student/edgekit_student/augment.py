@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.encoding import mirrored
 from edgekit_student.samples import Array, Sample
 from edgekit_student.settings import Augmentation
 
@@ -50,10 +48,19 @@ def augment(
         if modality.kind is Kind.FLOW:
             result[name] = result[name] * np.array([out_w / (window_w * w), out_h / (window_h * h)], array.dtype)
         if flip:
-            result[name] = mirrored(modality, torch.from_numpy(result[name])).numpy()
+            result[name] = _mirrored(modality, result[name])
     if "rgb" in result:
         result["rgb"] = _recolour(result["rgb"], settings, rng)
     return result
+
+
+def _mirrored(modality: Modality, array: Array) -> Array:
+    """`encoding.mirrored` of `(H, W, C)`, without PyTorch's threads, which a small array would only wait for."""
+    source = array.view(np.uint16) if array.dtype == np.float16 else array
+    flipped: Array = cv2.flip(source, 1).reshape(array.shape).view(array.dtype)
+    if modality.kind in (Kind.NORMALS, Kind.FLOW):
+        np.negative(flipped[..., 0], out=flipped[..., 0])
+    return flipped
 
 
 def _window(array: Array, box: tuple[float, float, float, float], size: tuple[int, int], *, smooth: bool) -> Array:

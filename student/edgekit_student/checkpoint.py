@@ -33,6 +33,8 @@ FORMAT = "edgekit-checkpoint"
 VERSION = 1
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+# Another network may share a bias with this one by chance: less than this share of the parameters is no beginning.
+LEAST_BORROWED = 0.05
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
     taken. So a student may begin as that part of a PHG-MAE which sees RGB alone and answers with its target.
 
     Returns what provenance keeps: the checkpoint and the share of parameters that came from it. Raises
-    CheckpointError when it cannot be read or nothing fits.
+    CheckpointError when it cannot be read or hardly anything fits.
     """
     given, config, state = read_weights(folder), read_config(folder), module.state_dict()
     reader = next(name for name, tensor in state.items() if tensor.dim() == 4)
@@ -163,12 +165,12 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
             if tensor[mine].shape == source[theirs].shape:
                 tensor[mine].copy_(source[theirs])
                 taken += tensor[mine].numel() if name in dict(module.named_parameters()) else 0
-    if not taken:
+    total = sum(parameter.numel() for parameter in module.parameters())
+    if taken < LEAST_BORROWED * total:
         raise CheckpointError(
-            f"No weight in {folder} fits this network.",
+            f"Hardly a weight in {folder} fits this network.",
             hint="Begin with a checkpoint of the same network, or with none.",
         )
-    total = sum(parameter.numel() for parameter in module.parameters())
     return f"{folder.resolve().name}@{config.weights_sha256[:16]}, {taken / total:.0%} of the parameters"
 
 

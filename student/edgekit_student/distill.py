@@ -91,6 +91,7 @@ def distill(
             "frames": len(samples),
             "seed": seed,
             "config": settings.model_dump(mode="json"),
+            **lessons.provenance,
         },
     )
     torch.manual_seed(seed)

@@ -41,6 +41,22 @@ def encode(modality: Modality, array: Tensor, statistics: Statistics) -> Encoded
     return Encoded(torch.where(valid, values, 0.0), valid)
 
 
+def encode_into(modality: Modality, array: Tensor, statistics: Statistics, out: Tensor) -> None:
+    """Writes the values of `encode` to `out` `(N, H, W, features)`, of any float dtype, which may be a part of more.
+
+    Channels last is how modalities are stored and how convolutions read: nothing is turned or joined on the way.
+    """
+    if modality.taxonomy:
+        out.copy_(array == torch.arange(len(modality.taxonomy), dtype=array.dtype, device=array.device))
+        return
+    values = array.permute(0, 3, 1, 2).float()
+    offset, scale = _affine(modality, statistics, values)
+    values = (values - offset).div_(scale).permute(0, 2, 3, 1)
+    if array.dtype.is_floating_point:
+        values = torch.where(torch.isfinite(values).all(dim=-1, keepdim=True), values, 0.0)
+    out.copy_(values)
+
+
 def decode(modality: Modality, output: Tensor, statistics: Statistics) -> Tensor:
     """A network's output `(N, features, H, W)`: class probabilities for labels, stored units for the rest."""
     if modality.taxonomy:
@@ -61,6 +77,14 @@ def mirrored(modality: Modality, array: Tensor) -> Tensor:
         signs[0] = -1
         array = array * signs
     return array
+
+
+def unmirrored(modality: Modality, values: Tensor) -> Tensor:
+    """Decoded channels `(N, features, H, W)` of a mirrored frame, as of the frame itself."""
+    values = values.flip(-1)
+    if modality.kind in (Kind.NORMALS, Kind.FLOW):
+        values = torch.cat([-values[:, :1], values[:, 1:]], dim=1)
+    return values
 
 
 def _affine(modality: Modality, statistics: Statistics, like: Tensor) -> tuple[Tensor, Tensor]:

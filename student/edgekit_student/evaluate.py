@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +12,16 @@ import torch
 
 from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
-from edgekit_student.batches import collate
 from edgekit_student.boundaries import Boundaries
 from edgekit_student.calibration import Calibration
 from edgekit_student.encoding import decode
+from edgekit_student.ensemble import Members, read_inputs
+from edgekit_student.ensemble import predict as ensemble_predict
 from edgekit_student.geometry_scores import GEOMETRY, Errors, alignment, new_errors, pooled, truths
 from edgekit_student.metrics import Confusion, class_f1, class_iou, confusion, miou, pixel_accuracy
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import PRESENT, Array, FrameRef, ModalityDataset, Sample, declarations
 from edgekit_student.student import Student
-from edgekit_student.teaching import ensemble_prediction
 from edgekit_student.temporal import carried, correspondence
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ _GEOMETRY_WORDS = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """`ids` uint8 (H, W), of models that segment; `confidence` float (H, W), 0..1, of those that say how sure they are.
+    """`ids` uint8 (H, W), of models that segment; `confidence` float (H, W), 0..1, of those that say how sure they are;
+    `uncertainty` likewise of ensembles, how far their members disagree.
 
     `geometry` has depth `(H, W, 1)` and normals `(H, W, 3)` of models that know them, at the size of the frame.
     """
@@ -112,6 +113,7 @@ class Prediction:
     ids: Array | None
     confidence: Array | None = None
     geometry: Mapping[Kind, Array] = field(default_factory=dict)
+    uncertainty: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -359,21 +361,21 @@ def student_predictor(student: Student) -> Predictor:
     return Predictor(predict, outputs)
 
 
-def phg_mae_predictor(model: PHGMAE, *, members: int, mirror: bool, seed: int = 0) -> Predictor:
-    """What a PHG-MAE says: everything visible when `members` is 0 (1All), else random masks averaged."""
-    names = [modality.name for modality in model.config.inputs]
+def phg_mae_predictor(model: PHGMAE, *, members: Members | None, mirror: bool, aggregate: str = "mean") -> Predictor:
+    """What a PHG-MAE says: everything visible where there are no `members` (1All), else what they say together."""
     others = (modality for modality in model.config.outputs if modality.kind in GEOMETRY)
     outputs = declared_outputs((model.target, *others))
-    generator = torch.Generator().manual_seed(seed)
+    names = [modality.name for modality in outputs.values()]
 
     def predict(sample: Sample) -> Prediction:
-        masks = model.masks(members, generator) if members else torch.ones(1, len(names), dtype=torch.bool)
-        batch = collate([{name: sample[name] for name in names}])
-        said = ensemble_prediction(model, batch, masks, tuple(outputs.values()), mirror=mirror)
-        size = (sample[names[0]].shape[0], sample[names[0]].shape[1])
-        grown = {kind: upsample(said[modality.name], size) for kind, modality in outputs.items()}
+        batch, present = read_inputs(model, sample)
+        masks = members.masks(present) if members else model.everything()
+        said = ensemble_predict(model, batch, masks, outputs=names, mirror=mirror, aggregate=aggregate)
+        height, width = sample[model.config.inputs[0].name].shape[:2]
+        grown = {kind: upsample(said.outputs[m.name], (height, width)) for kind, m in outputs.items()}
         geometry = {kind: _picture(values) for kind, values in grown.items() if kind in GEOMETRY}
-        return _surest(grown[Kind.LABELS], geometry)
+        uncertainty = upsample(said.uncertainty, (height, width))[0, 0].numpy() if members else None
+        return replace(_surest(grown[Kind.LABELS], geometry), uncertainty=uncertainty)
 
     return Predictor(predict, outputs)
 
@@ -387,7 +389,7 @@ def _picture(values: torch.Tensor) -> Array:
 def _surest(probabilities: torch.Tensor, geometry: Mapping[Kind, Array]) -> Prediction:
     """From `(1, classes, H, W)`."""
     confidence, ids = probabilities[0].max(dim=0)
-    return Prediction(ids.to(torch.uint8).numpy(), confidence.float().numpy(), geometry)
+    return Prediction(ids.to(torch.uint8).numpy(), confidence.float().numpy(), geometry=geometry)
 
 
 def modality_predictor(data: Dataset, name: str, split: str) -> Predictor:

@@ -18,6 +18,7 @@ from edgekit_experts.dataset.names import check_name
 from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CheckpointConfig
+from edgekit_student.ensemble import Members
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import PRESENT, Array, Sample, declarations
 from edgekit_student.settings import Ensemble
@@ -57,7 +58,8 @@ def student_labeller(student: Student) -> Labeller:
     @torch.inference_mode()
     def probabilities(sample: Sample) -> Tensor:
         rgb = torch.from_numpy(sample["rgb"]).permute(2, 0, 1).unsqueeze(0).float()
-        return student(rgb)[0].softmax(dim=1)
+        logits: Tensor = student(rgb)[0]
+        return logits.softmax(dim=1)
 
     config = student.config
     return Labeller(
@@ -70,7 +72,8 @@ def ensemble_labeller(model: PHGMAE, ensemble: Ensemble, *, seed: int = 0) -> La
     teacher = EnsembleTeacher(model, ensemble, parent="")
 
     def probabilities(sample: Sample) -> Tensor:
-        return teacher.predict(sample, torch.Generator().manual_seed(seed))[model.target.name]
+        members = Members(model, ensemble.members, torch.Generator().manual_seed(seed))
+        return teacher.predict(sample, members).outputs[model.target.name]
 
     params = {**_params(model.config), **ensemble.model_dump(mode="json"), "seed": seed}
     params["supervised"] = teacher.supervised

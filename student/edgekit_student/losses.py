@@ -1,13 +1,26 @@
-"""One loss per modality kind; every loss is a mean over valid pixels, so missing values cost nothing."""
+"""The losses of each modality kind; every loss is a mean over valid pixels, so missing values cost nothing."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.encoding import Encoded
+from edgekit_student.encoding import Encoded, Statistics, decode
+
+# What fits each kind; the first is what is taken when nobody says otherwise.
+LOSSES: Mapping[Kind, tuple[str, ...]] = {
+    Kind.IMAGE: ("l1", "l2"),
+    Kind.LABELS: ("cross-entropy",),
+    Kind.DEPTH: ("l1", "l2", "scale-invariant"),
+    Kind.NORMALS: ("cosine",),
+    Kind.FLOW: ("end-point",),
+    Kind.EDGES: ("bce", "focal"),
+    Kind.MASK: ("bce", "focal"),
+}
 
 
 def modality_loss(
@@ -16,25 +29,80 @@ def modality_loss(
     target: Encoded,
     class_weights: Tensor | None = None,
     certainty: Tensor | None = None,
+    *,
+    loss: str | None = None,
+    statistics: Statistics | None = None,
 ) -> Tensor:
     """Scalar loss of `output` `(N, features, H, W)` against the encoded target of the same size.
 
-    `certainty` `(N, 1, H, W)` says how much each pixel counts. Labels: cross-entropy, where `class_weights`
-    `(classes,)` says how much each counts. Normals: one minus cosine.
-    Edges and masks: binary cross-entropy on logits. Flow: end-point distance. Images and depth: L1, both standardised.
+    `certainty` `(N, 1, H, W)` says how much each pixel counts. `loss` is one of `LOSSES` of the modality's kind:
+
+        cross-entropy    where `class_weights` `(classes,)` says how much each class counts
+        cosine           one minus it
+        bce, focal       binary cross-entropy on logits; focal counts what is known already less
+        end-point        distance of flow vectors
+        l1, l2           both sides standardised
+        scale-invariant  of the logarithm of depth in stored units, which `statistics` says; see there
     """
+    loss = loss or LOSSES[modality.kind][0]
     weight = target.valid.float() if certainty is None else target.valid * certainty
-    if modality.kind is Kind.LABELS:
-        per_pixel = _cross_entropy(output, target.values, class_weights)
-    elif modality.kind is Kind.NORMALS:
-        per_pixel = 1 - F.cosine_similarity(output, target.values, dim=1).unsqueeze(1)
-    elif modality.kind in (Kind.EDGES, Kind.MASK):
-        per_pixel = F.binary_cross_entropy_with_logits(output, target.values, reduction="none").mean(1, keepdim=True)
-    elif modality.kind is Kind.FLOW:
-        per_pixel = torch.sqrt((output - target.values).square().sum(dim=1, keepdim=True) + 1e-6)
-    else:
-        per_pixel = (output - target.values).abs().mean(dim=1, keepdim=True)
+    match loss:
+        case "cross-entropy":
+            per_pixel = _cross_entropy(output, target.values, class_weights)
+        case "cosine":
+            per_pixel = 1 - F.cosine_similarity(output, target.values, dim=1).unsqueeze(1)
+        case "bce":
+            per_pixel = F.binary_cross_entropy_with_logits(output, target.values, reduction="none").mean(1, True)
+        case "focal":
+            per_pixel = _focal(output, target.values).mean(dim=1, keepdim=True)
+        case "end-point":
+            per_pixel = torch.sqrt((output - target.values).square().sum(dim=1, keepdim=True) + 1e-6)
+        case "l1":
+            per_pixel = (output - target.values).abs().mean(dim=1, keepdim=True)
+        case "l2":
+            per_pixel = (output - target.values).square().mean(dim=1, keepdim=True)
+        case "scale-invariant":
+            assert statistics is not None
+            return scale_invariant(modality, output, target, weight, statistics)
+        case _:
+            raise ValueError(f"there is no loss {loss!r}")
     return weighted_mean(per_pixel, weight)
+
+
+def scale_invariant(
+    modality: Modality, output: Tensor, target: Encoded, weight: Tensor, statistics: Statistics, *, share: float = 0.5
+) -> Tensor:
+    """How far the logarithm of depth is off, where an error of scale alone costs 1 - `share` of what it would.
+
+    Per frame, with d the difference of the logarithms: mean(d^2) - `share` * mean(d)^2 (Eigen et al., arXiv
+    1406.2283, equation 4, whose lambda is 0.5). Pixels whose true depth is not positive do not count. Below a
+    hundredth of the mean depth the logarithm goes on as a straight line, so that depths predicted to be negative,
+    which a network may, have a gradient.
+    """
+    table = statistics[modality.name]
+    floor = max(table["mean"][0], table["std"][0]) / 100
+    truth = decode(modality, target.values, statistics)
+    weight = weight * (truth > 0)
+    difference = _log(decode(modality, output.float(), statistics), floor) - _log(truth, floor)
+    counted = weight.sum(dim=(1, 2, 3))
+    mean = (weight * difference).sum(dim=(1, 2, 3)) / counted.clamp_min(1e-6)
+    square = (weight * difference.square()).sum(dim=(1, 2, 3)) / counted.clamp_min(1e-6)
+    return ((square - share * mean.square()) * counted).sum() / counted.sum().clamp_min(1.0)
+
+
+def _log(depth: Tensor, floor: float) -> Tensor:
+    return depth.clamp_min(floor).log() + (depth / floor - 1).clamp_max(0.0)
+
+
+def _focal(logits: Tensor, truth: Tensor, *, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+    """Focal loss (Lin et al., arXiv 1708.02002), with the authors' gamma and alpha, per value.
+
+    What is known already counts |truth - probability|^gamma as much, which is also defined where the truth is a share
+    (Li et al., arXiv 2006.04388).
+    """
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    side = alpha * truth + (1 - alpha) * (1 - truth)
+    return side * (truth - logits.sigmoid()).abs() ** gamma * entropy
 
 
 def soft_cross_entropy(

@@ -7,20 +7,21 @@ averaging the predictions of many is the ensemble that teaches the students.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekit_runtime.errors import CheckpointError
+from edgekit_runtime.errors import CheckpointError, UsageError
 from edgekit_runtime.modality import Modality
 from edgekit_student.checkpoint import CheckpointConfig, read_config, restore, save_checkpoint
-from edgekit_student.encoding import decode, encode, mirrored
-from edgekit_student.masking import sample_masks
+from edgekit_student.encoding import decode, encode_into, mirrored, unmirrored
+from edgekit_student.masking import check_masking, hidden_share, sample_masks, sample_patches
 from edgekit_student.networks import create_network, deployed
 from edgekit_student.settings import Masking
+from edgekit_student.weighting import LearnedWeights
 
 
 class PHGMAE(nn.Module):
@@ -32,7 +33,9 @@ class PHGMAE(nn.Module):
         try:
             self.target: Modality = next(m for m in config.outputs if m.name == config.network["target"])
             self._masking = Masking.model_validate(config.network["masking"])
-        except (KeyError, StopIteration, ValueError) as error:
+            self._names = [modality.name for modality in config.inputs]
+            check_masking(self._masking, self._names)
+        except (KeyError, StopIteration, ValueError, UsageError) as error:
             raise CheckpointError(
                 f"The checkpoint does not say how its PHG-MAE works: {error!r}.", hint="Train it again."
             ) from error
@@ -42,37 +45,73 @@ class PHGMAE(nn.Module):
             sum(modality.features for modality in config.outputs),
         )
         self.stride: int = self.network.stride  # type: ignore[assignment]
+        # Only while it is trained: what is saved and loaded has none.
+        self.weighting: LearnedWeights | None = None
 
-    def masks(self, count: int, generator: torch.Generator | None = None, *, present: Tensor | None = None) -> Tensor:
+    def masks(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        *,
+        present: Tensor | None = None,
+        progress: float = 1.0,
+    ) -> Tensor:
         """Random masks `(count, inputs)` as this network is trained with; True where visible.
 
-        `present`, bool `(count, inputs)` or `(inputs,)`, says which inputs there are.
+        `present`, bool `(count, inputs)` or `(inputs,)`, says which inputs there are; `progress`, 0..1, how much of
+        the training is done, for masks that are scheduled.
         """
-        names = [modality.name for modality in self.config.inputs]
         return sample_masks(
             count,
-            names,
-            hide=self._masking.hide,
+            self._names,
+            hide=hidden_share(self._masking, self._names, progress),
+            visible=self._masking.visible,
             always_visible=self._masking.always_visible,
+            never_visible=self._masking.never_visible,
             present=present,
             generator=generator,
         )
 
-    def forward(self, sample: Mapping[str, Tensor], visible: Tensor) -> dict[str, Tensor]:
+    def patches(self, count: int, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor | None:
+        """Random patches that a training shows of frames of a `size` (height, width); see `sample_patches`."""
+        return sample_patches((count, len(self._names)), size, self._masking, generator)
+
+    def everything(self) -> Tensor:
+        """The mask `(1, inputs)` of the papers' 1All: all visible, but for what must never be."""
+        return torch.tensor([[name not in self._masking.never_visible for name in self._names]])
+
+    def forward(
+        self, sample: Mapping[str, Tensor], visible: Tensor, patches: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Raw outputs by modality name, `(N, features, H/stride, W/stride)`.
 
-        `sample` holds stored arrays `{name: (N, H, W, C)}` of the inputs, `visible` is `(N, inputs)` bool.
+        `sample` holds stored arrays `{name: (N, H, W, C)}` of the inputs, `visible` is `(N, inputs)` bool, `patches`
+        `(N, inputs, rows, columns)` what is seen of them, in patches of the size that the masking has.
         """
-        return self._masked(self._encode(sample), visible)
+        encoded = self._encode(sample)
+        if patches is not None:
+            self._cover(encoded, patches)
+        return self._masked(encoded, visible)
+
+    def _cover(self, encoded: Tensor, patches: Tensor) -> None:
+        """Zeroes what is hidden of each input, in place."""
+        height, width = encoded.shape[-2:]
+        side = self._masking.patch_size
+        parts = torch.split(encoded, [m.features for m in self.config.inputs], dim=1)
+        for part, seen in zip(parts, patches.to(encoded.device).unbind(dim=1), strict=True):
+            pixels = seen.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)[:, None, :height, :width]
+            part.masked_fill_(~pixels, 0.0)
 
     def _encode(self, sample: Mapping[str, Tensor]) -> Tensor:
-        statistics = self.config.statistics
-        device = sample[self.config.inputs[0].name].device.type
+        first = sample[self.config.inputs[0].name]
+        device = first.device.type
         # Under autocast the first convolution would halve the precision anyway: before it is half the memory.
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        parts = [encode(m, sample[m.name], statistics).values.to(dtype) for m in self.config.inputs]
-        # Joined as (N, H, W, C), the order in memory of what is stored and of what convolutions like best.
-        return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=-1).permute(0, 3, 1, 2)
+        widths = [modality.features for modality in self.config.inputs]
+        encoded = torch.empty(*first.shape[:3], sum(widths), dtype=dtype, device=first.device)
+        for modality, part in zip(self.config.inputs, torch.split(encoded, widths, dim=-1), strict=True):
+            encode_into(modality, sample[modality.name], self.config.statistics, part)
+        return encoded.permute(0, 3, 1, 2)
 
     def _masked(self, encoded: Tensor, visible: Tensor) -> dict[str, Tensor]:
         """The outputs for masked inputs; masks `encoded` in place."""
@@ -84,24 +123,36 @@ class PHGMAE(nn.Module):
         return {m.name: part for m, part in zip(self.config.outputs, predictions, strict=True)}
 
     @torch.no_grad()
+    def members(
+        self, sample: Mapping[str, Tensor], masks: Tensor, *, outputs: Sequence[str], mirror: bool = False
+    ) -> Iterator[dict[str, Tensor]]:
+        """The decoded outputs of each member of an ensemble, `(N, features, h, w)` at network resolution.
+
+        There is one for each of `masks` `(members, inputs)`; with `mirror` each is followed, after all, by one that
+        saw the mirrored frame, turned back.
+        """
+        described = [modality for modality in self.config.outputs if modality.name in outputs]
+        for flipped in (False, True) if mirror else (False,):
+            view = self._encode(
+                {m.name: mirrored(m, sample[m.name]) for m in self.config.inputs} if flipped else sample
+            )
+            for mask in masks:
+                raw = self._masked(view.clone(), mask.expand(len(view), -1))
+                decoded = {m.name: decode(m, raw[m.name], self.config.statistics) for m in described}
+                yield {m.name: unmirrored(m, decoded[m.name]) for m in described} if flipped else decoded
+
     def predict(self, sample: Mapping[str, Tensor], masks: Tensor, *, mirror: bool = False) -> Tensor:
         """Class probabilities of the target, averaged over `masks` `(members, inputs)`, at network resolution.
 
         One mask with all inputs visible is the papers' 1All, one random mask 1Rand, many NRand. With `mirror`
-        each member also sees the mirrored frame.
+        each member also sees the mirrored frame. `ensemble.predict` does more.
         """
-        views = [self._encode(sample)]
-        if mirror:
-            views.append(self._encode({m.name: mirrored(m, sample[m.name]) for m in self.config.inputs}))
-        total: Tensor | None = None
-        for flipped, view in enumerate(views):
-            for mask in masks:
-                logits = self._masked(view.clone(), mask.expand(len(view), -1))[self.target.name]
-                part = decode(self.target, logits, self.config.statistics)
-                part = part.flip(-1) if flipped else part
-                total = part if total is None else total + part
-        assert total is not None
-        return total / (len(views) * len(masks))
+        name = self.target.name
+        parts = self.members(sample, masks, outputs=[name], mirror=mirror)
+        total = next(parts)[name]
+        for part in parts:
+            total = total + part[name]
+        return total / (len(masks) * (2 if mirror else 1))
 
     def save(self, folder: Path) -> None:
         save_checkpoint(folder, self.state_dict(), self.config)

@@ -7,7 +7,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import UsageError
@@ -72,11 +82,59 @@ class Augmentation(_Table):
     )
 
 
-class Masking(_Table):
-    """Whole-modality masking: each input is hidden with probability `hide`; at least one stays visible."""
+# The key that stands for all inputs without one of their own; no modality can have such a name.
+OTHERS = "*"
 
-    hide: float = Field(0.5, ge=0, lt=1, description="how probable it is that an input is hidden")
-    always_visible: tuple[str, ...] = Field((), description="inputs that never are")
+
+def _probabilities(value: object) -> object:
+    """A probability below 1, or a table of them by name."""
+    for each in value.values() if isinstance(value, dict) else [value]:
+        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each < 1:
+            raise ValueError("it must be a number from 0 to below 1, or a table of such numbers by input")
+    return value
+
+
+class Masking(_Table):
+    """Whole-modality masking: each input is hidden with probability `hide`, or all but `visible` of them are; at
+    least one stays visible. Patches of what is visible may be hidden on top.
+    """
+
+    hide: Annotated[float | dict[str, float], PlainValidator(_probabilities)] = Field(
+        0.5, description='how probable it is that an input is hidden; or a table by input, with `"*"` for the others'
+    )
+    visible: int | None = Field(None, ge=1, description="so many inputs are visible, exactly; instead of `hide`")
+    always_visible: tuple[str, ...] = Field((), description="inputs that are never hidden")
+    never_visible: tuple[str, ...] = Field((), description="inputs that always are: they can only be predicted")
+    hide_start: float = Field(0.0, ge=0, lt=1, description="where the probability begins, if there is a `ramp`")
+    ramp: float = Field(0.0, ge=0, le=1, description="share of the steps in which it goes from there to `hide`")
+    patches: float = Field(0.0, ge=0, lt=1, description="share of the patches of each visible input that is hidden")
+    patch_size: int = Field(16, ge=1, description="side of these square patches, in pixels")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Masking:
+        if both := sorted({*self.always_visible} & {*self.never_visible}):
+            raise ValueError(f"{', '.join(both)} cannot be both always_visible and never_visible")
+        if isinstance(self.hide, dict) and (
+            fixed := sorted({*self.hide} & {*self.always_visible, *self.never_visible})
+        ):
+            raise ValueError(f"hide names {', '.join(fixed)}, which always_visible or never_visible decide")
+        if self.hide_start and not self.ramp:
+            raise ValueError("hide_start says where a ramp begins, and there is none")
+        if self.visible is None:
+            return self
+        if useless := [name for name in ("hide", "hide_start", "ramp") if name in self.model_fields_set]:
+            raise ValueError(f"visible is instead of hide: take out {', '.join(useless)}")
+        if len(self.always_visible) > self.visible:
+            raise ValueError(f"always_visible names more than the {self.visible} inputs of visible")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_excluded(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What `visible` excludes is not written: what was written can be read again."""
+        table: dict[str, Any] = serialize(self)
+        if self.visible is None:
+            return table
+        return {key: value for key, value in table.items() if key not in ("hide", "hide_start", "ramp")}
 
 
 class Ensemble(_Table):
@@ -84,6 +142,18 @@ class Ensemble(_Table):
 
     members: int = Field(10, ge=1, description="random masks whose answers are averaged")
     mirror: bool = Field(True, description="average with the mirrored frame")
+    aggregate: Literal["mean", "vote"] = Field(
+        "mean", description="mean: of the members' probabilities; vote: the share of members that say a class"
+    )
+    select: int | None = Field(
+        None, ge=1, description="so many of the masks, those that agree best with all, for every frame; else fresh ones"
+    )
+
+    @model_validator(mode="after")
+    def _enough(self) -> Ensemble:
+        if self.select is not None and self.select > self.members:
+            raise ValueError(f"select is more than the {self.members} members that there are to choose from")
+        return self
 
 
 _START = Field("", description="folder of a checkpoint whose weights to begin with, where they fit")
@@ -101,8 +171,14 @@ class TrainSettings(_Table):
     )
     start: str = _START
     missing: _Missing = "drop"
-    loss_weights: dict[str, float] = Field(
+    losses: dict[str, str] = Field(
+        default_factory=dict, description="by modality: l1, l2, scale-invariant, bce, focal, as its kind allows"
+    )
+    loss_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="by modality; else 1 for the target and 0.3 for the others"
+    )
+    weighting: Literal["fixed", "learned"] = Field(
+        "fixed", description="learned: the weights of the losses only begin so, and follow their uncertainty"
     )
     class_balance: float = _BALANCE
     masking: Masking = Masking()

@@ -7,8 +7,8 @@ cannot; everything else comes in the unit in which it is stored, NaN where there
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch import Tensor
 from edgekit_experts.dataset.names import closest
 from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.batches import Batch, collate
-from edgekit_student.encoding import Encoded, Statistics, decode, encode, mirrored
+from edgekit_student.encoding import Encoded, Statistics, encode
+from edgekit_student.ensemble import EnsemblePrediction, Members, choose_members, predict, read_inputs
 from edgekit_student.phg_mae import PHGMAE
 from edgekit_student.samples import PRESENT, Array, ModalityDataset, Sample, declarations
 from edgekit_student.settings import Ensemble
@@ -40,11 +40,13 @@ class Lessons:
     `taught[i]` has for each output of the teacher an array `(h, w, C)` at the teacher's resolution, and whether it is
     there under `name + PRESENT`. `forms` says how each is written: a labels modality as ids, or as an image with one
     channel per class, probability × 255. `frequencies` `(classes,)` counts the pixels of each class of the target.
+    `provenance` is what else the student's checkpoint keeps of it.
     """
 
     forms: Mapping[str, Modality]
     taught: Sequence[Sample]
     frequencies: Tensor
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Teacher(Protocol):
@@ -91,27 +93,30 @@ class EnsembleTeacher:
 
     def lessons(self, samples: ModalityDataset, seed: int, on_teaching: OnTeaching) -> Lessons:
         fitting(self.model, samples)
-        generator = torch.Generator().manual_seed(seed)
+        members = choose_members(self.model, samples, self.ensemble, seed)
         taught: list[Sample] = []
         for sample in samples:
-            taught.append(self._say(sample, generator))
+            taught.append(self._say(sample, members))
             on_teaching(len(taught), len(samples))
         target = self.outputs[0].name
         counts = np.sum([each[target].mean(axis=(0, 1), dtype=np.float64) for each in taught], axis=0)
         forms = {modality.name: written(modality) for modality in self.outputs}
-        return Lessons(forms, taught, torch.from_numpy(counts))
+        chosen = members.describe()
+        return Lessons(forms, taught, torch.from_numpy(counts), {"ensemble": chosen} if chosen else {})
 
-    def predict(self, sample: Sample, generator: torch.Generator) -> dict[str, Tensor]:
+    def predict(self, sample: Sample, members: Members) -> EnsemblePrediction:
         """What the ensemble says of one frame, `(1, features, h, w)` each."""
-        present = torch.tensor([bool(sample[name + PRESENT]) for name in self.reads])
-        batch = collate([{name: sample[name] for name in self.reads}])
-        masks = self.model.masks(self.ensemble.members, generator, present=present)
-        return ensemble_prediction(self.model, batch, masks, self.outputs, mirror=self.ensemble.mirror)
+        batch, present = read_inputs(self.model, sample)
+        names = [modality.name for modality in self.outputs]
+        how = self.ensemble
+        masks = members.masks(present)
+        return predict(self.model, batch, masks, outputs=names, mirror=how.mirror, aggregate=how.aggregate)
 
-    def _say(self, sample: Sample, generator: torch.Generator) -> Sample:
+    def _say(self, sample: Sample, members: Members) -> Sample:
         said: Sample = {}
-        for modality, values in zip(self.outputs, self.predict(sample, generator).values(), strict=True):
-            array = _kept(modality, values)
+        answers = self.predict(sample, members).outputs
+        for modality in self.outputs:
+            array = _kept(modality, answers[modality.name])
             if modality.name in self.reads and sample[modality.name + PRESENT]:
                 array = _without_holes(array, sample[modality.name])
             said |= {modality.name: array, modality.name + PRESENT: np.asarray(True)}
@@ -179,32 +184,6 @@ def class_ids(form: Modality, taught: Array) -> Array:
     return ids
 
 
-@torch.no_grad()
-def ensemble_prediction(
-    model: PHGMAE, batch: Batch, masks: Tensor, outputs: Sequence[Modality], *, mirror: bool
-) -> dict[str, Tensor]:
-    """Means over `masks` `(members, inputs)` of the named outputs, `(N, features, h, w)` at the network's resolution:
-    class probabilities for labels, unit vectors for normals, stored units for the rest.
-    """
-    if [modality.name for modality in outputs] == [model.target.name]:
-        return {model.target.name: model.predict(batch, masks, mirror=mirror)}
-    views = [batch]
-    if mirror:
-        views.append({m.name: mirrored(m, batch[m.name]) for m in model.config.inputs})
-    total: dict[str, Tensor] = {}
-    count = len(views[0][model.config.inputs[0].name])
-    for flipped, view in enumerate(views):
-        for mask in masks:
-            raw = model(view, mask.expand(count, -1))
-            for modality in outputs:
-                part = decode(modality, raw[modality.name], model.config.statistics)
-                if flipped:
-                    part = mirrored(modality, part.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-                total[modality.name] = total[modality.name] + part if modality.name in total else part
-    members = len(views) * len(masks)
-    return {modality.name: _mean(modality, total[modality.name], members) for modality in outputs}
-
-
 def fitting(model: PHGMAE, samples: ModalityDataset) -> None:
     """Raises DataError when a modality of the data set is not what the PHG-MAE was trained on."""
     for modality in model.config.inputs:
@@ -214,12 +193,6 @@ def fitting(model: PHGMAE, samples: ModalityDataset) -> None:
                 f"Modality {modality.name!r} of the data set is not the one that the PHG-MAE was trained on.",
                 hint="Extract or import the data set with the configuration that the training data had.",
             )
-
-
-def _mean(modality: Modality, total: Tensor, members: int) -> Tensor:
-    if modality.kind is Kind.NORMALS:
-        return torch.nn.functional.normalize(total, dim=1)
-    return total / members
 
 
 def _target_first(target: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from edgekit_student.checkpoint import CONFIG, CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
 from edgekit_student.losses import class_weights, modality_loss, pixel_certainty
+from edgekit_student.masking import check_masking
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import (
     CACHE_BYTES,
@@ -30,6 +31,7 @@ from edgekit_student.samples import (
     describe,
 )
 from edgekit_student.settings import TrainSettings
+from edgekit_student.weighting import LearnedWeights, check_losses, fixed_weights
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
@@ -51,9 +53,11 @@ def train(
     """
     check_folder(run)
     inputs, outputs, target = choose_modalities(data, settings)
+    check_masking(settings.masking, inputs)
     names = list(dict.fromkeys([*inputs, *outputs, *([settings.certainty] if settings.certainty else [])]))
+    seen = [name for name in inputs if name not in settings.masking.never_visible]
     samples = ModalityDataset(
-        data, names, split="train", missing=settings.missing, one_of=[inputs, outputs], cache_bytes=CACHE_BYTES
+        data, names, split="train", missing=settings.missing, one_of=[seen, outputs], cache_bytes=CACHE_BYTES
     )
     config = CheckpointConfig(
         kind="phg-mae",
@@ -69,10 +73,13 @@ def train(
             "config": settings.model_dump(mode="json"),
         },
     )
+    check_losses(config.outputs, target, settings)
     torch.manual_seed(settings.optimisation.seed)
     model = PHGMAE(config)
     if settings.start:
         config.provenance["start"] = borrow(model, Path(settings.start), config)
+    if settings.weighting == "learned":
+        model.weighting = LearnedWeights(fixed_weights(config.outputs, target, settings))
     weights = class_weights(samples.frequencies(target), settings.class_balance)
     # Videos may differ in size, the samples of a batch may not.
     augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})
@@ -87,10 +94,15 @@ def train(
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         present = torch.stack([sample[name + PRESENT] for name in inputs], dim=1).cpu()
-        predictions = module(sample, model.masks(count, generator, present=present))
+        progress = step / (settings.optimisation.steps * settings.optimisation.accumulate)
+        masks = model.masks(count, generator, present=present, progress=progress)
+        predictions = module(sample, masks, model.patches(count, config.input_size, generator))
         return reconstruction_loss(model, predictions, sample, settings, weights)
 
     fit(model, batch, loss, settings.optimisation, run, device=device, resume=resume, on_progress=on_progress)
+    if model.weighting is not None:
+        config.provenance["loss_weights"] = model.weighting.values()
+        model.weighting = None
     model.save(run)
     return model
 
@@ -102,9 +114,9 @@ def reconstruction_loss(
 
     `class_weights` are those of the target. A modality that a sample lacks costs nothing there.
     """
-    total = torch.zeros((), device=next(iter(predictions.values())).device)
+    losses: dict[str, Tensor] = {}
+    counted: dict[str, Tensor] = {}
     for modality in model.config.outputs:
-        weight = settings.loss_weights.get(modality.name, 1.0 if modality.name == model.target.name else 0.3)
         output = predictions[modality.name]
         step = max(1, model.stride // 2)
         target = encode(
@@ -121,9 +133,22 @@ def reconstruction_loss(
                 F.adaptive_avg_pool2d(target.valid.float(), _size(output)) == 1,
             )
         balance = class_weights if modality.name == model.target.name else None
-        total = total + weight * modality_loss(
-            modality, upsample(output, _size(target.values)), target, balance, certainty
+        counted[modality.name] = target.valid.any()
+        losses[modality.name] = modality_loss(
+            modality,
+            upsample(output, _size(target.values)),
+            target,
+            balance,
+            certainty,
+            loss=settings.losses.get(modality.name),
+            statistics=model.config.statistics,
         )
+    if model.weighting is not None:
+        return model.weighting(losses, counted)  # type: ignore[no-any-return]
+    weights = fixed_weights(model.config.outputs, model.target.name, settings)
+    total = torch.zeros((), device=next(iter(predictions.values())).device)
+    for name, value in losses.items():
+        total = total + weights[name] * value
     return total
 
 

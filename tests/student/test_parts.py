@@ -9,7 +9,7 @@ import torch
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.augment import augment, paste_classes, pasted
 from edgekit_student.batches import batch_indices
-from edgekit_student.encoding import decode, encode
+from edgekit_student.encoding import decode, encode, encode_into, mirrored
 from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
 from edgekit_student.metrics import class_iou, confusion, constant_miou, doubts, miou, pixel_accuracy
@@ -49,6 +49,55 @@ def test_holes_in_depth_are_zero_and_do_not_count() -> None:
     assert encoded.valid.flatten().tolist() == [True, False]
     assert decode(depth, encoded.values, statistics).flatten().tolist() == [10.0, 6.0]
     assert modality_loss(depth, torch.full((1, 1, 1, 2), 3.0), encoded).item() == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("stored", ["uint8", "float16", "float32"])
+def test_what_is_written_into_a_part_of_more_is_what_is_encoded(kind: Kind, stored: str, dtype: torch.dtype) -> None:
+    channels = {Kind.IMAGE: 3, Kind.NORMALS: 3, Kind.FLOW: 2}.get(kind, 1)
+    modality = LABELS if kind is Kind.LABELS else Modality("x", kind, channels=channels, dtype=stored)
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 5, (2, 8, 6, channels)).astype("uint8" if kind is Kind.LABELS else stored)
+    if kind is Kind.LABELS:
+        array[0, :2] = 255
+    elif stored != "uint8":
+        array[0, 1, :, 0], array[1, 2, :, -1] = np.nan, np.inf
+    statistics = {"x": {"mean": [1.3] * channels, "std": [0.7] * channels}}
+    before = array.copy()
+    more = torch.full((2, 8, 6, modality.features + 2), 7.0, dtype=dtype)
+    encode_into(modality, torch.from_numpy(array), statistics, more[..., 1:-1])
+    expected = encode(modality, torch.from_numpy(array), statistics).values.to(dtype)
+    assert torch.equal(more[..., 1:-1].permute(0, 3, 1, 2), expected)
+    assert (more[..., [0, -1]] == 7).all()
+    np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "stored"),
+    [
+        (Kind.FLOW, 2, "float16"),
+        (Kind.FLOW, 2, "float32"),
+        (Kind.NORMALS, 3, "float16"),
+        (Kind.DEPTH, 1, "float16"),
+        (Kind.IMAGE, 3, "uint8"),
+        (Kind.IMAGE, 11, "uint8"),
+        (Kind.MASK, 1, "uint8"),
+    ],
+)
+def test_pictures_are_mirrored_as_tensors_are(kind: Kind, channels: int, stored: str) -> None:
+    modality = Modality("x", kind, channels=channels, dtype=stored)
+    array = np.random.default_rng(0).integers(0, 200, (8, 6, channels)).astype(stored)
+    if stored != "uint8":
+        array[2, 3] = np.nan
+    settings = Augmentation(**{**PLAIN, "mirror": True})
+    seen = [augment({"x": array}, {"x": modality}, settings, np.random.default_rng(seed))["x"] for seed in range(6)]
+    turned = mirrored(modality, torch.from_numpy(array)).numpy()
+    kinds = [np.array_equal(each, turned, equal_nan=stored != "uint8") for each in seen]
+    assert any(kinds)
+    for each, flipped in zip(seen, kinds, strict=True):
+        np.testing.assert_array_equal(each, turned if flipped else array)
+        assert each.dtype == array.dtype
 
 
 @pytest.mark.parametrize("kind", list(Kind))

@@ -17,11 +17,12 @@ from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import read_config
 from edgekit_student.distill import distill
+from edgekit_student.ensemble import predict
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
 from edgekit_student.samples import PRESENT, ModalityDataset
 from edgekit_student.settings import DistillSettings, Ensemble, TrainSettings, read_settings
 from edgekit_student.student import Student, load_student
-from edgekit_student.teaching import EnsembleTeacher, ensemble_prediction
+from edgekit_student.teaching import EnsembleTeacher
 from edgekit_student.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::UserWarning:lightning")
@@ -95,7 +96,8 @@ def test_a_mirrored_ensemble_says_the_same_of_a_mirrored_frame(shaped: Path, phg
     other = {m.name: mirrored(m, frame[m.name]) for m in model.config.inputs}
     masks = torch.ones(1, len(model.config.inputs), dtype=torch.bool)
     said, again = (
-        ensemble_prediction(model, each, masks, model.config.outputs, mirror=True) for each in (frame, other)
+        predict(model, each, masks, outputs=[m.name for m in model.config.outputs], mirror=True).outputs
+        for each in (frame, other)
     )
     for modality in model.config.outputs:
         back = mirrored(modality, again[modality.name].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -134,8 +134,8 @@ def test_a_training_begins_with_the_weights_that_fit(scene: Path, tmp_path: Path
     assert torch.allclose(begun[reader][:, :channels], given[reader])
     assert begun[reader].shape[1] == channels + 1
     assert all(torch.allclose(begun[name], given[name]) for name in same if "conv.weight" in name)
-    with pytest.raises(CheckpointError, match="No weight"):
-        trained(scene, tmp_path / "third", read_settings(TrainSettings, None, network="safeuav-150k", start=start))
+    with pytest.raises(CheckpointError, match="Hardly a weight"):
+        trained(scene, tmp_path / "third", short(1, start=start).model_copy(update={"network": "safeuav-150k"}))
     with pytest.raises(CheckpointError, match=r"No checkpoint|cannot be read"):
         trained(scene, tmp_path / "fourth", short(1, start=str(tmp_path / "nowhere")))
 
@@ -264,7 +264,7 @@ def test_a_phg_mae_is_no_student_and_the_hint_says_what_to_do(scene: Path, tmp_p
 def test_a_split_without_labels_cannot_be_scored(scene: Path) -> None:
     with pytest.raises(DataError, match="no labels") as caught:
         score_model("expert:vote", Dataset.open(scene), "test")
-    assert "Labels are in train, val" in caught.value.hint
+    assert "are in train, val" in caught.value.hint
 
 
 def test_where_nothing_is_labelled_no_other_split_is_offered(scene: Path, tmp_path: Path) -> None:

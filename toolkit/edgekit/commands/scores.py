@@ -9,7 +9,7 @@ import typer
 
 from edgekit.commands.location import DataArgument
 from edgekit.console import console, emit, progress
-from edgekit_runtime.errors import CheckpointError, DataError
+from edgekit_runtime.errors import CheckpointError, DataError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
     from edgekit_student.evaluate import Judged, Predictor, Score
     from edgekit_student.samples import Sample
+    from edgekit_student.settings import Ensemble
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -38,6 +39,12 @@ def evaluate(
         int, typer.Option(min=0, help="PHG-MAE only: random masks to average (1Rand, NRand); 0: all visible (1All).")
     ] = 0,
     mirror: Annotated[bool, typer.Option("--mirror", help="PHG-MAE only: average with the mirrored frame.")] = False,
+    aggregate: Annotated[
+        str, typer.Option(metavar="mean|vote", help="PHG-MAE only: average its members, or let them vote.")
+    ] = "mean",
+    select: Annotated[
+        int | None, typer.Option(min=1, help="PHG-MAE only: keep so many of the members, those that agree best.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out borders and consistency over time.")] = False,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page: confusion, and the worst frames.")
@@ -57,7 +64,15 @@ def evaluate(
             advance()
 
         result = score_model(
-            model, opened, split, members=members, mirror=mirror, thorough=not quick, on_frame=on_frame
+            model,
+            opened,
+            split,
+            members=members,
+            mirror=mirror,
+            aggregate=aggregate,
+            select=select,
+            thorough=not quick,
+            on_frame=on_frame,
         )
     if html is not None:
         write_eval_page(result, worst, opened.location, split, html)
@@ -76,20 +91,25 @@ def score_model(
     *,
     members: int = 0,
     mirror: bool = False,
+    aggregate: str = "mean",
+    select: int | None = None,
     thorough: bool = False,
     on_frame: Callable[[Judged], None] = lambda judged: None,
     timings: list[float] | None = None,
 ) -> Score:
     """Scores whatever `model` names on a split of `data`; see `edgekit_student.evaluate.score`.
 
-    Raises CheckpointError when there is nothing of that name, DataError when the split has no truth to score against.
+    Raises CheckpointError when there is nothing of that name, DataError when the split has no truth to score against,
+    UsageError when the ensemble that is asked for cannot be.
     """
     from edgekit_runtime.bundle import SUFFIX
     from edgekit_runtime.manifest import MANIFEST
     from edgekit_runtime.modality import Kind
     from edgekit_student import evaluate as scoring
     from edgekit_student.checkpoint import read_config
+    from edgekit_student.ensemble import choose_members
     from edgekit_student.phg_mae import load_phg_mae
+    from edgekit_student.samples import ModalityDataset
     from edgekit_student.student import load_student
 
     path, reads = Path(model), ["rgb"]
@@ -113,11 +133,32 @@ def score_model(
     else:
         teacher = load_phg_mae(path)
         reads = ["rgb", *(modality.name for modality in teacher.config.inputs)]
-        predict = scoring.phg_mae_predictor(teacher, members=members, mirror=mirror)
+        ensemble = _ensemble(members, mirror, aggregate, select)
+        chosen = None
+        if members:
+            inputs = ModalityDataset(data, reads[1:], split=split)
+            chosen = choose_members(teacher, inputs, ensemble, seed=0)
+        predict = scoring.phg_mae_predictor(teacher, members=chosen, mirror=mirror, aggregate=ensemble.aggregate)
     samples = scoring.scored_samples(data, split, predict.outputs, *reads)
     if Kind.LABELS in predict.outputs:
         scoring.same_taxonomy(predict.outputs[Kind.LABELS], samples.modalities[scoring.TRUTH])
     return scoring.score(model, samples, predict, thorough=thorough, on_frame=on_frame, timings=timings)
+
+
+def _ensemble(members: int, mirror: bool, aggregate: str, select: int | None) -> Ensemble:
+    """The settings that options say. Raises UsageError when they contradict each other."""
+    from edgekit_student.settings import Ensemble
+
+    if aggregate not in ("mean", "vote"):
+        raise UsageError(f"There is no --aggregate {aggregate!r}.", hint="Take mean or vote.")
+    if select is not None and select > members:
+        raise UsageError(
+            f"--select {select} needs at least as many --members to choose from, not {members}.",
+            hint="Ask for more members.",
+        )
+    return Ensemble.model_validate(
+        {"members": max(1, members), "mirror": mirror, "aggregate": aggregate, "select": select}
+    )
 
 
 def _bundle_predictor(path: Path) -> Predictor:
