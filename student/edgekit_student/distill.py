@@ -17,13 +17,17 @@ from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
 from edgekit_student.fit import Progress, fit
+from edgekit_student.holdout import EarlyStop, split_frames
 from edgekit_student.losses import class_weights, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
 from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import PHGMAE, upsample
+from edgekit_student.pictures import chosen, look_at_student
+from edgekit_student.ranks import leads
 from edgekit_student.samples import CACHE_BYTES, PRESENT, Array, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings, Ensemble
 from edgekit_student.student import Student
+from edgekit_student.tensorboard import FOLDER, Look, recorded
 from edgekit_student.train import check_folder
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ def distill(
     parent: str,
     device: str = "auto",
     resume: bool = False,
+    tensorboard: bool = False,
     on_teaching: Callable[[int, int], None] = lambda done, total: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Student:
@@ -97,13 +102,15 @@ def distill(
 
     augmentation = settings.augmentation.model_copy(update={"crop": settings.augmentation.crop or samples.frame_size})
 
+    split = split_frames(samples.frames, settings.optimisation)
+
     def one(index: int, rng: np.random.Generator) -> Sample:
         sample = {"rgb": samples[index]["rgb"], TEACHER: taught[index]}
         return augment(sample, modalities, augmentation, rng)
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
-        picks = batch_indices(len(samples), step, settings.optimisation.batch, seed)
+        picks = [split.kept[i] for i in batch_indices(len(split.kept), step, settings.optimisation.batch, seed)]
         views = [one(i, rng) for i in picks]
         return collate(pasted(views, lambda view: view[TEACHER].argmax(axis=-1), augmentation.paste, rng))
 
@@ -118,19 +125,35 @@ def distill(
         confidence = probabilities.amax(dim=1, keepdim=True)
         return soft_cross_entropy(upsample(logits, size), probabilities, confidence, settings.temperature, weights)
 
-    fit(
-        student,
-        batch,
-        loss,
-        settings.optimisation,
-        folder,
-        device=device,
-        resume=resume,
-        on_progress=on_progress,
-    )
+    def look() -> Look:
+        picks = chosen(split.held_out or split.kept)
+        return look_at_student(student, [(samples[i]["rgb"], taught[i]) for i in picks])
+
+    def held_out(index: int) -> Batch:
+        picked = split.held_out[index]
+        return collate([{"rgb": samples[picked]["rgb"], TEACHER: taught[picked]}])
+
+    early_stop = EarlyStop(held_out, len(split.held_out), settings.optimisation) if split.held_out else None
+    with recorded(
+        folder / FOLDER if tensorboard else None, on_progress, look, settings.optimisation.validate_every
+    ) as report:
+        fit(
+            student,
+            batch,
+            loss,
+            settings.optimisation,
+            folder,
+            device=device,
+            resume=resume,
+            early_stop=early_stop,
+            on_progress=report,
+        )
+    if early_stop:
+        config.provenance["early_stop"] = early_stop.told()
     learnt = _compare(student, samples, taught)
     student.config = replace(config, provenance={**config.provenance, "learnt": learnt})
-    student.save(folder)
+    if leads():
+        student.save(folder)
     return student
 
 

@@ -101,9 +101,7 @@ def _fit(
     parts, world, rank = settings.accumulate, ranks.world(), ranks.rank()
     with (
         _interruption() as interrupted,
-        closing(
-            prefetched(lambda part: batches(part * world + rank), start * parts, settings.steps * parts)
-        ) as ahead,
+        closing(prefetched(lambda part: batches(part * world + rank), start * parts, settings.steps * parts)) as ahead,
     ):
         for step in range(start, settings.steps):
             if early_stop and early_stop.exhausted:

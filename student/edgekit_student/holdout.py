@@ -83,9 +83,7 @@ class EarlyStop:
         return step % self.settings.validate_every == 0 or step == self.settings.steps
 
     @torch.no_grad()
-    def measure(
-        self, model: nn.Module, loss: Callable[[nn.Module, Batch, int], Tensor], device: torch.device
-    ) -> float:
+    def measure(self, model: nn.Module, loss: Callable[[nn.Module, Batch, int], Tensor], device: torch.device) -> float:
         """Mean loss of a model in eval mode, in float32, with the same masks each time."""
         model.eval()
         total = 0.0

@@ -89,13 +89,20 @@ def anywhere(fabric: Any, flag: bool) -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Raises PeerLostError for what is only the echo of another process's failure."""
+    """Leaves the group of processes at the end; raises PeerLostError for what only echoes another one's failure."""
     try:
         yield
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except RuntimeError as error:
         echo = isinstance(error, torch.distributed.DistError) or "gloo" in str(error) or "NCCL" in str(error)
         if world() == 1 or not echo:
             raise
         raise PeerLostError(
-            "Another process of this training has stopped.", hint="It says why; the state that was written last is kept."
+            "Another process of this training has stopped.", hint="It says why; the last state is kept."
         ) from error
+    finally:
+        # Left to the end of the program, gloo's threads may abort it. NCCL would wait for the others here.
+        if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+            torch.distributed.destroy_process_group()
