@@ -15,12 +15,12 @@ from edgekit_student.samples import Sample
 Batch = dict[str, Tensor]
 
 
-def batch_indices(count: int, step: int, batch: int, seed: int, *, rank: int = 0, world: int = 1) -> list[int]:
-    """Which samples step `step` sees: consecutive runs of an endless sequence of seeded permutations.
+def batch_indices(count: int, number: int, batch: int, seed: int) -> list[int]:
+    """Which samples batch `number` has: consecutive runs of an endless sequence of seeded permutations.
 
-    Across `world` ranks the slices of one step do not overlap, as long as they fit into one epoch.
+    The batches of one step, of one process or of several, do not overlap, as long as they fit into one epoch.
     """
-    start = (step * world + rank) * batch
+    start = number * batch
     picks = []
     for position in range(start, start + batch):
         epoch, place = divmod(position, count)

@@ -19,14 +19,18 @@ from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
+from edgekit_student.holdout import EarlyStop, split_frames
 from edgekit_student.losses import class_weights, modality_loss, pixel_certainty, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
 from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import upsample
+from edgekit_student.pictures import chosen, look_at_student
+from edgekit_student.ranks import leads
 from edgekit_student.samples import CACHE_BYTES, PRESENT, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings
 from edgekit_student.student import Student
 from edgekit_student.teaching import Lessons, OnTeaching, Teacher, class_ids, class_probabilities
+from edgekit_student.tensorboard import FOLDER, Look, recorded
 from edgekit_student.train import check_folder
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ def distill(
     *,
     device: str = "auto",
     resume: bool = False,
+    tensorboard: bool = False,
     on_teaching: OnTeaching = lambda done, total: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Student:
@@ -103,19 +108,20 @@ def distill(
     modalities |= {name: samples.modalities[name] for name in beside}
     augmentation = settings.augmentation.model_copy(update={"crop": settings.augmentation.crop or samples.frame_size})
 
-    def one(index: int, rng: np.random.Generator) -> Sample:
+    split = split_frames(samples.frames, settings.optimisation)
+
+    def whole(index: int) -> Sample:
         stored = samples[index]
         sample = {name: stored[name] for name in ("rgb", *beside)}
-        sample |= {TAUGHT + key: array for key, array in lessons.taught[index].items()}
-        return augment(sample, modalities, augmentation, rng)
+        return sample | {TAUGHT + key: array for key, array in lessons.taught[index].items()}
 
     def classes(view: Sample) -> Any:
         return class_ids(lessons.forms[target], view[TAUGHT + target])
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
-        picks = batch_indices(len(samples), step, settings.optimisation.batch, seed)
-        views = [one(i, rng) for i in picks]
+        picks = [split.kept[i] for i in batch_indices(len(split.kept), step, settings.optimisation.batch, seed)]
+        views = [augment(whole(i), modalities, augmentation, rng) for i in picks]
         return collate(pasted(views, classes, augmentation.paste, rng))
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
@@ -141,19 +147,34 @@ def distill(
             total = total + settings.loss_weights.get(name, default) * part
         return total
 
-    fit(
-        student,
-        batch,
-        loss,
-        settings.optimisation,
-        folder,
-        device=device,
-        resume=resume,
-        on_progress=on_progress,
-    )
+    def look() -> Look:
+        picks = chosen(split.held_out or split.kept)
+        return look_at_student(student, [(samples[i]["rgb"], classes(whole(i))) for i in picks])
+
+    def held_out(index: int) -> Batch:
+        return collate([whole(split.held_out[index])])
+
+    early_stop = EarlyStop(held_out, len(split.held_out), settings.optimisation) if split.held_out else None
+    with recorded(
+        folder / FOLDER if tensorboard else None, on_progress, look, settings.optimisation.validate_every
+    ) as report:
+        fit(
+            student,
+            batch,
+            loss,
+            settings.optimisation,
+            folder,
+            device=device,
+            resume=resume,
+            early_stop=early_stop,
+            on_progress=report,
+        )
+    if early_stop:
+        config.provenance["early_stop"] = early_stop.told()
     learnt = _compare(student, samples, lessons, target)
     student.config = replace(config, provenance={**config.provenance, "learnt": learnt})
-    student.save(folder)
+    if leads():
+        student.save(folder)
     return student
 
 

@@ -57,6 +57,11 @@ class Optimisation(_Table):
         "auto", description="auto: bf16-mixed where the device computes it natively, else 32-true"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between two states that `--resume` can go on from")
+    patience: int = Field(
+        0, ge=0, description="end after so many validations on held-out frames without a better one; 0: never"
+    )
+    holdout: float = Field(0.1, gt=0, lt=1, description="share of the frames that `patience` holds out of the training")
+    validate_every: int = Field(200, ge=1, description="steps between two validations, and between sample pictures")
     seed: int = Field(0, description="of everything random")
 
 

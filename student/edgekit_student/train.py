@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,12 @@ from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CONFIG, CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
 from edgekit_student.fit import Progress, fit
+from edgekit_student.holdout import EarlyStop, split_frames
 from edgekit_student.losses import class_weights, modality_loss, pixel_certainty
 from edgekit_student.masking import check_masking
 from edgekit_student.phg_mae import PHGMAE, upsample
+from edgekit_student.pictures import chosen, look_at_phg_mae
+from edgekit_student.ranks import leads
 from edgekit_student.samples import (
     CACHE_BYTES,
     PRESENT,
@@ -31,6 +34,7 @@ from edgekit_student.samples import (
     describe,
 )
 from edgekit_student.settings import TrainSettings
+from edgekit_student.tensorboard import FOLDER, Look, recorded
 from edgekit_student.weighting import LearnedWeights, check_losses, fixed_weights
 
 if TYPE_CHECKING:
@@ -44,9 +48,10 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
+    tensorboard: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> PHGMAE:
-    """Trains on the `train` split of `data` and writes the checkpoint to `run`.
+    """Trains on the `train` split of `data` and writes the checkpoint to `run`; curves to `run/tensorboard`.
 
     Raises DataError when the modalities asked for are not there, UsageError when `run` holds a finished training
     already.
@@ -85,9 +90,11 @@ def train(
     augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})
     seed, count = settings.optimisation.seed, settings.optimisation.batch
 
+    split = split_frames(samples.frames, settings.optimisation)
+
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
-        picks = batch_indices(len(samples), step, count, seed)
+        picks = [split.kept[i] for i in batch_indices(len(split.kept), step, count, seed)]
         views = [augment(samples[i], samples.modalities, augmentation, rng) for i in picks]
         return collate(pasted(views, lambda view: view[target][..., 0], augmentation.paste, rng))
 
@@ -95,15 +102,46 @@ def train(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         present = torch.stack([sample[name + PRESENT] for name in inputs], dim=1).cpu()
         progress = step / (settings.optimisation.steps * settings.optimisation.accumulate)
-        masks = model.masks(count, generator, present=present, progress=progress)
-        predictions = module(sample, masks, model.patches(count, config.input_size, generator))
+        masks = model.masks(len(present), generator, present=present, progress=progress)
+        predictions = module(sample, masks, model.patches(len(present), config.input_size, generator))
         return reconstruction_loss(model, predictions, sample, settings, weights)
 
-    fit(model, batch, loss, settings.optimisation, run, device=device, resume=resume, on_progress=on_progress)
+    def parts(predictions: Mapping[str, Tensor], sample: Batch) -> dict[str, float]:
+        found = {}
+        for name in outputs:
+            alone = settings.model_copy(update={"loss_weights": {other: float(other == name) for other in outputs}})
+            found[name] = reconstruction_loss(model, dict(predictions), sample, alone, weights).item()
+        return found
+
+    def look() -> Look:
+        return look_at_phg_mae(model, [samples[i] for i in chosen(split.held_out or split.kept)], parts)
+
+    early_stop = None
+    if split.held_out:
+        early_stop = EarlyStop(
+            lambda index: collate([samples[split.held_out[index]]]), len(split.held_out), settings.optimisation
+        )
+    with recorded(
+        run / FOLDER if tensorboard else None, on_progress, look, settings.optimisation.validate_every
+    ) as report:
+        fit(
+            model,
+            batch,
+            loss,
+            settings.optimisation,
+            run,
+            device=device,
+            resume=resume,
+            early_stop=early_stop,
+            on_progress=report,
+        )
+    if early_stop:
+        config.provenance["early_stop"] = early_stop.told()
     if model.weighting is not None:
         config.provenance["loss_weights"] = model.weighting.values()
         model.weighting = None
-    model.save(run)
+    if leads():
+        model.save(run)
     return model
 
 

@@ -58,7 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        status = typer.main.get_command(app).main(arguments, prog_name="edgekit", standalone_mode=False)
+        status = typer.main.get_command(app).main(
+            # Commands that start processes of themselves (--devices) find their arguments as `context.obj`.
+            arguments,
+            prog_name="edgekit",
+            standalone_mode=False,
+            obj=arguments,
+        )
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -44,7 +45,10 @@ def progress(title: str, total: int | None = None) -> Iterator[Advance]:
     ...     for frame in frames:
     ...         advance()
     """
-    if console.is_terminal:
+    if os.environ.get("RANK", "0") != "0":
+        # One of several processes of a training: the first one shows how far they are.
+        yield lambda steps=1, note="", total=None: None
+    elif console.is_terminal:
         with _bar(title, total) as advance:
             yield advance
     else:

@@ -25,6 +25,10 @@ Config = Annotated[
     Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings, TOML: see docs/training.md.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[int, typer.Option(min=1, help="Train on so many devices of this machine, a batch on each.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write curves and sample pictures into the output folder.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last state in the output folder.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimisation steps.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples per step.")]
@@ -41,6 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     data: DataArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the checkpoint.")],
     config: Config = None,
@@ -51,10 +56,13 @@ def train(
     start: Start = None,
     seed: Seed = None,
     device: Device = "auto",
+    devices: Devices = 1,
     resume: Resume = False,
+    tensorboard: TensorBoard = False,
     json: Json = False,
 ) -> None:
     """Train PHG-MAE, the multi-modal masked autoencoder, on a data set. No human label is used."""
+    _on_devices(context, device, devices)
     from edgekit_student.settings import TrainSettings, read_settings
     from edgekit_student.train import train as fit_phg_mae
 
@@ -75,8 +83,11 @@ def train(
             settings,
             device=device_name(device),
             resume=resume,
+            tensorboard=tensorboard,
             on_progress=step_reporter(advance),
         )
+    if _follows():
+        return
     document = {
         "run": str(output),
         "network": settings.network,
@@ -95,6 +106,7 @@ def train(
 
 
 def distill(
+    context: typer.Context,
     teacher: Annotated[
         str,
         typer.Argument(
@@ -111,10 +123,13 @@ def distill(
     start: Start = None,
     seed: Seed = None,
     device: Device = "auto",
+    devices: Devices = 1,
     resume: Resume = False,
+    tensorboard: TensorBoard = False,
     json: Json = False,
 ) -> None:
     """Distil the ensemble of a PHG-MAE, or stored labels, into an RGB-only student."""
+    _on_devices(context, device, devices)
     from edgekit_student.distill import distill as fit_student
     from edgekit_student.settings import DistillSettings, read_settings
 
@@ -139,9 +154,12 @@ def distill(
             settings,
             device=device_name(device),
             resume=resume,
+            tensorboard=tensorboard,
             on_teaching=on_teaching,
             on_progress=on_progress,
         )
+    if _follows():
+        return
     document = student_document(model, output)
     say_doubts(document["learnt"]["doubts"])
     if json:
@@ -189,6 +207,24 @@ def say_supervised(teacher: Teacher) -> None:
 
 def _said(teacher: str) -> str:
     return f"{teacher}, which taught it" if teacher.startswith("expert:") else "the ensemble that taught it"
+
+
+def _on_devices(context: typer.Context, device: str, devices: int) -> None:
+    """Does the command in a process for each device and leaves it, unless there is one, or this is one of several."""
+    from edgekit.launch import check_devices, run_on_devices
+    from edgekit_student.ranks import world
+
+    if devices == 1 or world() > 1:
+        return
+    check_devices(device_name(device), devices)
+    # The first process has said all that is to be said, of an interruption as well.
+    raise SystemExit(run_on_devices(context.obj, devices))
+
+
+def _follows() -> bool:
+    from edgekit_student.ranks import leads
+
+    return not leads()
 
 
 def open_data(location: str) -> Dataset:
