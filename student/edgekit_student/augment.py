@@ -14,6 +14,8 @@ from edgekit_student.settings import Augmentation
 
 # Kinds that live on a continuum; the others (class ids, values with NaN holes) take the nearest pixel.
 SMOOTH = (Kind.IMAGE, Kind.EDGES)
+# The picture after `rgb` in its video: it is seen through the same window, in the same changed colours.
+FOLLOWING = "rgb:following"
 
 
 def augment(
@@ -50,7 +52,11 @@ def augment(
         if flip:
             result[name] = _mirrored(modality, result[name])
     if "rgb" in result:
+        drawn = rng.bit_generator.state
         result["rgb"] = _recolour(result["rgb"], settings, rng)
+        if FOLLOWING in result:
+            rng.bit_generator.state = drawn
+            result[FOLLOWING] = _recolour(result[FOLLOWING], settings, rng)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_student.augment import augment, pasted
+from edgekit_student.augment import FOLLOWING, augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, encode
@@ -26,10 +26,11 @@ from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import upsample
 from edgekit_student.pictures import chosen, look_at_student
 from edgekit_student.ranks import leads
-from edgekit_student.samples import CACHE_BYTES, PRESENT, ModalityDataset, Sample, describe
+from edgekit_student.samples import CACHE_BYTES, PRESENT, FrameRef, ModalityDataset, Sample, describe
 from edgekit_student.settings import DistillSettings
 from edgekit_student.student import Student
 from edgekit_student.teaching import Lessons, OnTeaching, Teacher, class_ids, class_probabilities
+from edgekit_student.temporal import at_grid, correspondence, temporal_loss
 from edgekit_student.tensorboard import FOLDER, Look, recorded
 from edgekit_student.train import check_folder
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # No modality has a colon in its name: what is taught never takes the place of what is stored.
 TAUGHT = "taught:"
 COMPARED_FRAMES = 16
+FLOW, SEEN = "flow:following", "seen:following"
 
 
 def distill(
@@ -106,6 +108,8 @@ def distill(
     target = teacher.outputs[0].name
     modalities = {"rgb": rgb, **{TAUGHT + name: form for name, form in lessons.forms.items()}}
     modalities |= {name: samples.modalities[name] for name in beside}
+    if settings.temporal:
+        modalities[FOLLOWING] = replace(rgb, name=FOLLOWING)
     augmentation = settings.augmentation.model_copy(update={"crop": settings.augmentation.crop or samples.frame_size})
 
     split = split_frames(samples.frames, settings.optimisation)
@@ -118,19 +122,33 @@ def distill(
     def classes(view: Sample) -> Any:
         return class_ids(lessons.forms[target], view[TAUGHT + target])
 
+    after = _following(samples.frames, split.kept) if settings.temporal else {}
+
+    def with_following(index: int) -> Sample:
+        """The frame and the one after it, or itself again where there is none."""
+        if not settings.temporal:
+            return whole(index)
+        there = index in after
+        picture = samples[after.get(index, index)]["rgb"]
+        return whole(index) | {FOLLOWING: picture, FOLLOWING + PRESENT: np.asarray(there)}
+
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
         picks = [split.kept[i] for i in batch_indices(len(split.kept), step, settings.optimisation.batch, seed)]
-        views = [augment(whole(i), modalities, augmentation, rng) for i in picks]
-        return collate(pasted(views, classes, augmentation.paste, rng))
+        views = [augment(with_following(i), modalities, augmentation, rng) for i in picks]
+        views = pasted(views, classes, augmentation.paste, rng)
+        return collate([_with_flow(view) for view in views] if settings.temporal else views)
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
-        answers = module(sample["rgb"].permute(0, 3, 1, 2).float())
+        pictures = [sample[name].permute(0, 3, 1, 2).float() for name in ("rgb", FOLLOWING) if name in sample]
+        count = len(pictures[0])
+        answers = module(torch.cat(pictures))
         height, width = sample["rgb"].shape[1:3]
         factor = max(1, student.stride // 2)
         size = (-(-height // factor), -(-width // factor))
         total = torch.zeros((), device=sample["rgb"].device)
-        for (name, head), answer in zip(heads.items(), answers, strict=True):
+        for (name, head), both in zip(heads.items(), answers, strict=True):
+            answer = both[:count]
             taught, present = sample[TAUGHT + name], sample[TAUGHT + name + PRESENT].view(-1, 1, 1, 1)
             if head.kind is Kind.LABELS:
                 said = class_probabilities(head, lessons.forms[name], taught)
@@ -145,6 +163,10 @@ def distill(
                 part = modality_loss(head, answer, _at(values, (answer.shape[-2], answer.shape[-1])))
             default = 1.0 if head.kind is Kind.LABELS else 0.3
             total = total + settings.loss_weights.get(name, default) * part
+            if FLOW in sample and name == target:
+                flow, seen = at_grid(sample[FLOW], sample[SEEN], (both.shape[-2], both.shape[-1]))
+                now, later = both.float().softmax(dim=1).split(count)
+                total = total + settings.temporal * temporal_loss(now, later, flow, seen)
         return total
 
     def look() -> Look:
@@ -176,6 +198,22 @@ def distill(
     if leads():
         student.save(folder)
     return student
+
+
+def _following(frames: Sequence[FrameRef], kept: Sequence[int]) -> dict[int, int]:
+    """For each of the frames that are `kept` the place of the next one of its video, where that is kept, too."""
+    places = {frames[index]: index for index in kept}
+    return {
+        index: places[after]
+        for frame, index in places.items()
+        if (after := FrameRef(frame.video, frame.index + 1)) in places
+    }
+
+
+def _with_flow(view: Sample) -> Sample:
+    """Measured on what the student sees: pictures that were cut, recoloured and pasted into."""
+    flow, seen = correspondence(view["rgb"], view[FOLLOWING])
+    return view | {FLOW: flow, SEEN: seen & view[FOLLOWING + PRESENT]}
 
 
 def _heads(outputs: tuple[Modality, ...]) -> Mapping[str, Modality]:

@@ -205,6 +205,9 @@ class DistillSettings(_Table):
         default_factory=dict, description="by output; else 1 for labels and 0.3 for the others"
     )
     temperature: float = Field(1.0, gt=0, description="above 1 flattens what the ensemble says, below sharpens it")
+    temporal: float = Field(
+        0.0, ge=0, description="how much it counts that consecutive frames agree along optical flow; 0: nothing"
+    )
     class_balance: float = _BALANCE
     ensemble: Ensemble = Ensemble()
     augmentation: Augmentation = Augmentation()

@@ -48,6 +48,15 @@ def carried(following: Array, flow: Array) -> Array:
     return np.asarray(cv2.remap(following, columns, rows, how, borderMode=cv2.BORDER_REPLICATE))
 
 
+def at_grid(flow: Tensor, seen: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Flow `(N, H, W, 2)` and where it holds, bool `(N, H, W)`, on a coarser grid `(h, w)`, as `temporal_loss` takes
+    them: a cell is seen where all of it is.
+    """
+    scale = flow.new_tensor([size[1] / flow.shape[2], size[0] / flow.shape[1]]).view(1, 2, 1, 1)
+    coarse = F.adaptive_avg_pool2d(flow.permute(0, 3, 1, 2), size) * scale
+    return coarse, (F.adaptive_avg_pool2d(seen[:, None].float(), size) == 1).float()
+
+
 def temporal_loss(present: Tensor, following: Tensor, flow: Tensor, seen: Tensor) -> Tensor:
     """Squared distance of class probabilities along the flow, mean over what is seen in both frames; scalar, 0..2.
 
