@@ -234,11 +234,15 @@ def declarations(data: Dataset, names: Sequence[str], *, split: str | None = Non
 
 
 def automatic_modalities(data: Dataset, *, split: str | None = None) -> dict[str, Modality]:
-    """Every modality that no human labelled and no exact world gave away, as declared in the first video with it."""
+    """Every modality that no human labelled and no exact world gave away, as declared in the first video with it.
+
+    What a model says that learnt from people or an exact world (`edgekit label`) is none, either.
+    """
     found: dict[str, Modality] = {}
     for video in _videos(data, split):
+        arrays = video.arrays
         for name, modality in video.modalities.items():
-            if not modality.truth:
+            if not modality.truth and not arrays[name].declaration.params.get("supervised"):
                 found.setdefault(name, modality)
     return found
 

@@ -19,7 +19,7 @@ from edgekit_student.checkpoint import read_config
 from edgekit_student.distill import distill
 from edgekit_student.ensemble import predict
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
-from edgekit_student.samples import PRESENT, ModalityDataset
+from edgekit_student.samples import PRESENT, ModalityDataset, automatic_modalities
 from edgekit_student.settings import DistillSettings, Ensemble, TrainSettings, read_settings
 from edgekit_student.student import Student, load_student
 from edgekit_student.teaching import EnsembleTeacher
@@ -158,6 +158,12 @@ def test_truth_teaches_only_when_named_and_the_student_says_so(
     assert "Human labels or exact truth are used" in said.err
     assert read_config(tmp_path / "s").provenance["supervised"] is True
     assert not read_config(tmp_path / "s").outputs[0].truth
+    # What such a student says is nothing that a training without human labels may see.
+    assert main(["label", str(tmp_path / "s"), str(shaped), "--name", "peeker"]) == 0
+    data = Dataset.open(shaped)
+    assert "peeker" in data.video("train").modalities
+    assert "peeker" not in automatic_modalities(data)
+    assert find_teacher("expert:peeker", data, read_settings(DistillSettings, None)).supervised
 
 
 def test_pixels_of_which_the_data_set_is_not_sure_count_less(shaped: Path, tmp_path: Path) -> None:
