@@ -148,6 +148,7 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
     CheckpointError when it cannot be read or hardly anything fits.
     """
     given, config, state = read_weights(folder), read_config(folder), module.state_dict()
+    parameters = dict(module.named_parameters())
     reader = next(name for name, tensor in state.items() if tensor.dim() == 4)
     taken = 0
     for name, tensor in state.items():
@@ -160,12 +161,14 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
             tensor, source = tensor.transpose(0, 1), source.transpose(0, 1)
         elif ".head." in name:
             answers = _named(own.outputs, own), _named(config.outputs, config)
-            parts = _shared(*answers, finer=len(tensor) // sum(m.features for m in own.outputs))
+            finer, theirs_finer = (len(t) // sum(a.values()) for t, a in zip((tensor, source), answers, strict=True))
+            # Answers of another resolution are other channels, however many there are.
+            parts = _shared(*answers, finer=finer) if finer == theirs_finer else []
         for mine, theirs in parts:
             if tensor[mine].shape == source[theirs].shape:
                 tensor[mine].copy_(source[theirs])
-                taken += tensor[mine].numel() if name in dict(module.named_parameters()) else 0
-    total = sum(parameter.numel() for parameter in module.parameters())
+                taken += tensor[mine].numel() if name in parameters else 0
+    total = sum(parameter.numel() for parameter in parameters.values())
     if taken < LEAST_BORROWED * total:
         raise CheckpointError(
             f"Hardly a weight in {folder} fits this network.",

@@ -134,6 +134,11 @@ def test_a_training_begins_with_the_weights_that_fit(scene: Path, tmp_path: Path
     assert torch.allclose(begun[reader][:, :channels], given[reader])
     assert begun[reader].shape[1] == channels + 1
     assert all(torch.allclose(begun[name], given[name]) for name in same if "conv.weight" in name)
+    finer = short(1, inputs=("rgb", "blind_expert"), outputs=("vote",), start=start, **still)
+    finer = trained(scene, tmp_path / "finer", finer.model_copy(update={"network": "edge-150k-s2"}))
+    assert len(finer.state_dict()["network.head.bias"]) == 4 * len(given["network.head.bias"])
+    assert torch.allclose(finer.state_dict()[reader], given[reader])
+    assert not torch.isin(finer.state_dict()["network.head.bias"], given["network.head.bias"]).any()
     with pytest.raises(CheckpointError, match="Hardly a weight"):
         trained(scene, tmp_path / "third", short(1, start=start).model_copy(update={"network": "safeuav-150k"}))
     with pytest.raises(CheckpointError, match=r"No checkpoint|cannot be read"):
