@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import FOLLOWING, augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CheckpointConfig, borrow
-from edgekit_student.encoding import Encoded, encode
-from edgekit_student.fit import Progress, fit
-from edgekit_student.holdout import EarlyStop, split_frames
-from edgekit_student.losses import class_weights, modality_loss, pixel_certainty, soft_cross_entropy
+from edgekit_student.encoding import Encoded, averaged, encode
+from edgekit_student.fit import Progress
+from edgekit_student.holdout import split_frames
+from edgekit_student.losses import class_weights, loss_size, modality_loss, pixel_certainty, soft_cross_entropy
 from edgekit_student.metrics import Confusion, confusion, doubts, miou
 from edgekit_student.networks import check_network
 from edgekit_student.phg_mae import upsample
@@ -31,8 +30,9 @@ from edgekit_student.settings import DistillSettings
 from edgekit_student.student import Student
 from edgekit_student.teaching import Lessons, OnTeaching, Teacher, class_ids, class_probabilities
 from edgekit_student.temporal import at_grid, correspondence, temporal_loss
-from edgekit_student.tensorboard import FOLDER, Look, recorded
+from edgekit_student.tensorboard import Look
 from edgekit_student.train import check_folder
+from edgekit_student.watch import fit_watched
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
@@ -143,9 +143,7 @@ def distill(
         pictures = [sample[name].permute(0, 3, 1, 2).float() for name in ("rgb", FOLLOWING) if name in sample]
         count = len(pictures[0])
         answers = module(torch.cat(pictures))
-        height, width = sample["rgb"].shape[1:3]
-        factor = max(1, student.stride // 2)
-        size = (-(-height // factor), -(-width // factor))
+        size = loss_size(pictures[0], student.stride)
         total = torch.zeros((), device=sample["rgb"].device)
         for (name, head), both in zip(heads.items(), answers, strict=True):
             answer = both[:count]
@@ -160,7 +158,7 @@ def distill(
             else:
                 values = encode(head, taught, statistics)
                 values = Encoded(values.values, values.valid & present)
-                part = modality_loss(head, answer, _at(values, (answer.shape[-2], answer.shape[-1])))
+                part = modality_loss(head, answer, averaged(values, (answer.shape[-2], answer.shape[-1])))
             default = 1.0 if head.kind is Kind.LABELS else 0.3
             total = total + settings.loss_weights.get(name, default) * part
             if FLOW in sample and name == target:
@@ -173,28 +171,22 @@ def distill(
         picks = chosen(split.held_out or split.kept)
         return look_at_student(student, [(samples[i]["rgb"], classes(whole(i))) for i in picks])
 
-    def held_out(index: int) -> Batch:
-        return collate([whole(split.held_out[index])])
-
-    early_stop = EarlyStop(held_out, len(split.held_out), settings.optimisation) if split.held_out else None
-    with recorded(
-        folder / FOLDER if tensorboard else None, on_progress, look, settings.optimisation.validate_every
-    ) as report:
-        fit(
-            student,
-            batch,
-            loss,
-            settings.optimisation,
-            folder,
-            device=device,
-            resume=resume,
-            early_stop=early_stop,
-            on_progress=report,
-        )
-    if early_stop:
-        config.provenance["early_stop"] = early_stop.told()
+    watched = fit_watched(
+        student,
+        batch,
+        loss,
+        lambda index: collate([whole(index)]),
+        split,
+        look,
+        settings.optimisation,
+        folder,
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+        on_progress=on_progress,
+    )
     learnt = _compare(student, samples, lessons, target)
-    student.config = replace(config, provenance={**config.provenance, "learnt": learnt})
+    student.config = replace(config, provenance={**config.provenance, **watched, "learnt": learnt})
     if leads():
         student.save(folder)
     return student
@@ -239,13 +231,6 @@ def _weight(said: Encoded, size: tuple[int, int], certainty: Tensor | None) -> T
     if certainty is None:
         return weight
     return weight * upsample(pixel_certainty(certainty), size)
-
-
-def _at(target: Encoded, size: tuple[int, int]) -> Encoded:
-    """At a network's resolution: means of cells that have a value everywhere."""
-    if tuple(target.values.shape[-2:]) == size:
-        return target
-    return Encoded(F.adaptive_avg_pool2d(target.values, size), F.adaptive_avg_pool2d(target.valid.float(), size) == 1)
 
 
 @torch.inference_mode()

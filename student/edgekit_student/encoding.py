@@ -41,6 +41,14 @@ def encode(modality: Modality, array: Tensor, statistics: Statistics) -> Encoded
     return Encoded(torch.where(valid, values, 0.0), valid)
 
 
+def averaged(encoded: Encoded, size: tuple[int, int]) -> Encoded:
+    """At a coarser `size` (height, width): means of cells, valid where all of a cell is."""
+    if tuple(encoded.values.shape[-2:]) == size:
+        return encoded
+    valid = F.adaptive_avg_pool2d(encoded.valid.float(), size) == 1
+    return Encoded(F.adaptive_avg_pool2d(encoded.values, size), valid)
+
+
 def encode_into(modality: Modality, array: Tensor, statistics: Statistics, out: Tensor) -> None:
     """Writes the values of `encode` to `out` `(N, H, W, features)`, of any float dtype, which may be a part of more.
 

@@ -41,6 +41,7 @@ class Score:
 
     `geometry` are the measures of depth and normals by name (see `geometry_scores`), `geometry_per_video` the same
     for each video; `geometry_truth` says against which modalities, `depth_alignment` how depth was made metric.
+    `ensemble` says which masks an ensemble had chosen (see `Members.describe`), nothing otherwise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Score:
     geometry_per_video: dict[str, dict[str, float]] = field(default_factory=dict)
     geometry_truth: dict[str, str] = field(default_factory=dict)
     depth_alignment: str | None = None
+    ensemble: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def measures(self) -> dict[str, float]:
@@ -118,10 +120,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Asks a model about a sample; `outputs` says what its answers are, of each kind that is scored."""
+    """Asks a model about a sample; `outputs` says what its answers are, of each kind that is scored, `ensemble` which
+    masks it had chosen, if any.
+    """
 
     predict: Callable[[Sample], Prediction]
     outputs: Mapping[Kind, Modality]
+    ensemble: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, sample: Sample) -> Prediction:
         return self.predict(sample)
@@ -180,6 +185,7 @@ def score(
         },
         geometry_truth={kind.value: errors.truth.name for kind, errors in geometry.items()},
         depth_alignment=alignment(depth) if depth else None,
+        ensemble=predict.ensemble,
     )
 
 
@@ -377,7 +383,7 @@ def phg_mae_predictor(model: PHGMAE, *, members: Members | None, mirror: bool, a
         uncertainty = upsample(said.uncertainty, (height, width))[0, 0].numpy() if members else None
         return replace(_surest(grown[Kind.LABELS], geometry), uncertainty=uncertainty)
 
-    return Predictor(predict, outputs)
+    return Predictor(predict, outputs, members.describe() if members else {})
 
 
 def _picture(values: torch.Tensor) -> Array:

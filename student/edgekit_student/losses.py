@@ -23,6 +23,14 @@ LOSSES: Mapping[Kind, tuple[str, ...]] = {
 }
 
 
+def loss_size(frame: Tensor, stride: int) -> tuple[int, int]:
+    """(height, width) at which labels of a `frame` `(N, C, H, W)` are compared: half of it, rounded up, whatever
+    finer or coarser logits the network has; a network without a stride is compared at each pixel.
+    """
+    height, width = frame.shape[-2:]
+    return (height, width) if stride == 1 else (-(-height // 2), -(-width // 2))
+
+
 def modality_loss(
     modality: Modality,
     output: Tensor,

@@ -17,10 +17,10 @@ from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate
 from edgekit_student.checkpoint import CONFIG, CheckpointConfig, borrow
-from edgekit_student.encoding import Encoded, encode
-from edgekit_student.fit import Progress, fit
-from edgekit_student.holdout import EarlyStop, split_frames
-from edgekit_student.losses import class_weights, modality_loss, pixel_certainty
+from edgekit_student.encoding import Encoded, averaged, encode
+from edgekit_student.fit import Progress
+from edgekit_student.holdout import split_frames
+from edgekit_student.losses import class_weights, loss_size, modality_loss, pixel_certainty
 from edgekit_student.masking import check_masking
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.pictures import chosen, look_at_phg_mae
@@ -34,7 +34,8 @@ from edgekit_student.samples import (
     describe,
 )
 from edgekit_student.settings import TrainSettings
-from edgekit_student.tensorboard import FOLDER, Look, recorded
+from edgekit_student.tensorboard import Look
+from edgekit_student.watch import fit_watched
 from edgekit_student.weighting import LearnedWeights, check_losses, fixed_weights
 
 if TYPE_CHECKING:
@@ -116,27 +117,21 @@ def train(
     def look() -> Look:
         return look_at_phg_mae(model, [samples[i] for i in chosen(split.held_out or split.kept)], parts)
 
-    early_stop = None
-    if split.held_out:
-        early_stop = EarlyStop(
-            lambda index: collate([samples[split.held_out[index]]]), len(split.held_out), settings.optimisation
-        )
-    with recorded(
-        run / FOLDER if tensorboard else None, on_progress, look, settings.optimisation.validate_every
-    ) as report:
-        fit(
-            model,
-            batch,
-            loss,
-            settings.optimisation,
-            run,
-            device=device,
-            resume=resume,
-            early_stop=early_stop,
-            on_progress=report,
-        )
-    if early_stop:
-        config.provenance["early_stop"] = early_stop.told()
+    watched = fit_watched(
+        model,
+        batch,
+        loss,
+        lambda index: collate([samples[index]]),
+        split,
+        look,
+        settings.optimisation,
+        run,
+        device=device,
+        resume=resume,
+        tensorboard=tensorboard,
+        on_progress=on_progress,
+    )
+    config.provenance.update(watched)
     if model.weighting is not None:
         config.provenance["loss_weights"] = model.weighting.values()
         model.weighting = None
@@ -148,33 +143,28 @@ def train(
 def reconstruction_loss(
     model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings, class_weights: Tensor
 ) -> Tensor:
-    """Weighted sum over output modalities, at the network's resolution but at least half of the frame's.
+    """Weighted sum over output modalities: labels at half the frame's resolution, the others at the network's.
 
-    `class_weights` are those of the target. A modality that a sample lacks costs nothing there.
+    Only labels are worth the finer grid: their edges decide what students learn. Nothing finer pays: CamVid's vote
+    loses nothing at 1/2, and the loss at full resolution took as long as the network itself. `class_weights` are
+    those of the target. A modality that a sample lacks costs nothing there.
     """
     losses: dict[str, Tensor] = {}
     counted: dict[str, Tensor] = {}
     for modality in model.config.outputs:
         output = predictions[modality.name]
-        step = max(1, model.stride // 2)
-        target = encode(
-            modality, sample[modality.name][:, step // 2 :: step, step // 2 :: step], model.config.statistics
-        )
+        target = encode(modality, sample[modality.name], model.config.statistics)
         target = Encoded(target.values, target.valid & sample[modality.name + PRESENT].view(-1, 1, 1, 1))
+        size = loss_size(target.values, model.stride) if modality.kind is Kind.LABELS else _size(output)
+        target = averaged(target, size)
         certainty = None
         if settings.certainty and modality.name == model.target.name:
-            certainty = pixel_certainty(sample[settings.certainty][:, step // 2 :: step, step // 2 :: step])
-        if modality.kind is not Kind.LABELS:
-            # Only labels are worth the finer grid: their edges decide what students learn.
-            target = Encoded(
-                F.adaptive_avg_pool2d(target.values, _size(output)),
-                F.adaptive_avg_pool2d(target.valid.float(), _size(output)) == 1,
-            )
+            certainty = F.adaptive_avg_pool2d(pixel_certainty(sample[settings.certainty]), size)
         balance = class_weights if modality.name == model.target.name else None
         counted[modality.name] = target.valid.any()
         losses[modality.name] = modality_loss(
             modality,
-            upsample(output, _size(target.values)),
+            upsample(output, size),
             target,
             balance,
             certainty,

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from edgekit.cli import app
 from edgekit.commands.scores import score_model
+from edgekit.eval_page import Worst, render
 from edgekit_experts.dataset import Dataset
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
@@ -184,6 +187,14 @@ def test_a_student_tells_which_masks_taught_it_and_eval_takes_the_same_options(s
     assert {name for mask in told["masks"] for name in mask} <= {"rgb", "blind_expert", "depth"}
     for options in ({"members": 4, "select": 2}, {"members": 3, "aggregate": "vote", "mirror": True}):
         assert 0 <= score_model(str(tmp_path / "run"), data, "val", **options).miou <= 1
+    worst = Worst()
+    chosen = score_model(str(tmp_path / "run"), data, "val", members=4, select=2, on_frame=worst.add)
+    assert chosen.to_dict()["ensemble"]["masks"]
+    page = render(chosen, worst, "data", "val")
+    assert "disagreement of the ensemble" in page
+    assert ", ".join(chosen.ensemble["masks"][0]) in page
+    shown = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), str(scene), "--members", "4", "--select", "2"])
+    assert "Chosen masks" in shown.output
     with pytest.raises(UsageError, match="--select 3 needs at least as many --members"):
         score_model(str(tmp_path / "run"), data, "val", members=2, select=3)
     with pytest.raises(UsageError, match="no --aggregate 'median'"):

@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgekit_runtime.colour import colourise
+from edgekit_runtime.colour import Picture, colourise
 from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgekit_student.evaluate import Judged, Score
 
 TEMPLATE = "eval.html.j2"
@@ -94,5 +97,15 @@ def _frame(judged: Judged, taxonomy: Taxonomy) -> dict[str, object]:
         "truth": colourise(labels, judged.sample[TRUTH]),
         "prediction": colourise(labels, ids[..., None]),
     }
+    if judged.prediction.uncertainty is not None:
+        name, picture = _disagreement(judged.prediction.uncertainty)
+        pictures[name] = picture
     uris = {name: jpeg_uri(picture, PICTURE_WIDTH) for name, picture in pictures.items()}
     return {"video": judged.ref.video, "index": judged.ref.index, "miou": judged.miou, "pictures": uris}
+
+
+def _disagreement(uncertainty: npt.NDArray[np.floating[Any]]) -> tuple[str, Picture]:
+    """How far the members of an ensemble disagree, `(H, W)`, in grey: white is where most, which the name says."""
+    most = float(uncertainty.max())
+    grey = colourise(Modality("uncertainty", Kind.EDGES), (uncertainty / max(most, 1e-6) * 255).astype("uint8"))
+    return f"disagreement of the ensemble, white is {100 * most:.0f} %", grey

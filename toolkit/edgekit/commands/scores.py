@@ -206,6 +206,10 @@ def _show(result: Score) -> None:
     for name, text in result.geometry_words.items():
         table.add_row(name, text)
     console.print(table)
+    if result.ensemble:
+        console.print("Chosen masks, and their agreement with all:")
+        for names, agreement in zip(result.ensemble["masks"], result.ensemble["agreement"], strict=True):
+            console.print(f"  {100 * agreement:5.1f} %  {', '.join(names)}", markup=False)
     if result.geometry_truth:
         against = ", ".join(f"{kind} against {name}" for kind, name in result.geometry_truth.items())
         aligned = f"; alignment of depth: {result.depth_alignment}" if result.depth_alignment else ""
