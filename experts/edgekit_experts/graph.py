@@ -64,12 +64,18 @@ class Graph:
         return "\n".join(lines) + "\n"
 
 
-def build_graph(config: Config, streams: Sequence[Modality] = (), only: Sequence[str] = ()) -> Graph:
+def build_graph(
+    config: Config,
+    streams: Sequence[Modality] = (),
+    only: Sequence[str] = (),
+    declared: Mapping[str, str] | None = None,
+) -> Graph:
     """Builds every expert and checks that what it is given is what it can use.
 
-    `streams` are the modalities that the source brings along. With `only`, the named modalities and what they
-    are made from are kept. Raises ExpertError on an unknown expert, parameter or name, on a cycle, and where an
-    input is of a kind that its consumer cannot use.
+    `streams` are the modalities that the source brings along; `declared` has the hashes of their declarations where
+    they are stored in the data set itself, so that what is made of them is stale when they change. With `only`, the
+    named modalities and what they are made from are kept. Raises ExpertError on an unknown expert, parameter or name,
+    on a cycle, and where an input is of a kind that its consumer cannot use.
     """
     for name in only:
         if name not in config:
@@ -79,7 +85,7 @@ def build_graph(config: Config, streams: Sequence[Modality] = (), only: Sequence
     links = {name: _links(name, entry.expert, built, known_streams) for name, entry in built.items()}
     nodes: dict[str, Node] = {}
     for name in _ordered(links):
-        nodes[name] = _node(name, built[name], links[name], nodes, known_streams)
+        nodes[name] = _node(name, built[name], links[name], nodes, known_streams, declared or {})
     graph = Graph(tuple(nodes.values()), frozenset(nodes))
     if not only:
         return graph
@@ -156,19 +162,21 @@ def _node(
     links: Mapping[str, bool],
     nodes: Mapping[str, Node],
     streams: Mapping[str, Modality],
+    declared: Mapping[str, str],
 ) -> Node:
     inputs = {key: streams[key] if stream else nodes[key].modality for key, stream in links.items()}
     try:
         modality = replace(built.expert.produces(inputs), name=name)
     except EdgekitError as error:
         raise ExpertError(f"[{name}] {error.args[0]}", hint=error.hint) from error
-    hashes = {
-        # No modality has a colon in its name: a stream is never taken for a stored array of the same name.
-        f"source:{key}" if stream else key: (
-            Declaration(streams[key], "source").hash if stream else nodes[key].declaration.hash
-        )
-        for key, stream in links.items()
-    }
+    hashes = {}
+    for key, stream in links.items():
+        if not stream:
+            hashes[key] = nodes[key].declaration.hash
+        elif key in declared:
+            hashes[key] = declared[key]
+        else:  # no modality has a colon in its name: a stream is never taken for a stored array of the same name
+            hashes[f"source:{key}"] = Declaration(streams[key], "source").hash
     identity = "-".join(part for part in (built.digest, built.expert.identity) if part)
     declaration = Declaration(modality, built.spec, built.params, hashes, identity)
     return Node(name, built.expert, declaration, links)

@@ -19,6 +19,7 @@ from edgekit_student.encoding import STANDARDISED
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset, Video
+    from edgekit_experts.dataset.array import ModalityArray
     from edgekit_experts.dataset.statistics import Statistics
 
 Array = npt.NDArray[Any]
@@ -242,9 +243,19 @@ def automatic_modalities(data: Dataset, *, split: str | None = None) -> dict[str
     for video in _videos(data, split):
         arrays = video.arrays
         for name, modality in video.modalities.items():
-            if not modality.truth and not arrays[name].declaration.params.get("supervised"):
+            if not modality.truth and not learnt_from_truth(arrays, name):
                 found.setdefault(name, modality)
     return found
+
+
+def learnt_from_truth(arrays: Mapping[str, ModalityArray], name: str) -> bool:
+    """Whether a model that learnt from people or an exact world has said this, or something that it is made of."""
+    if name not in arrays:
+        return False
+    declaration = arrays[name].declaration
+    return bool(declaration.params.get("supervised")) or any(
+        learnt_from_truth(arrays, source) for source in declaration.inputs
+    )
 
 
 def _videos(data: Dataset, split: str | None) -> Iterator[Video]:

@@ -20,7 +20,7 @@ from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.encoding import Encoded, Statistics, encode
 from edgekit_student.ensemble import EnsemblePrediction, Members, choose_members, predict, read_inputs
 from edgekit_student.phg_mae import PHGMAE
-from edgekit_student.samples import PRESENT, Array, ModalityDataset, Sample, declarations
+from edgekit_student.samples import PRESENT, Array, ModalityDataset, Sample, declarations, learnt_from_truth
 from edgekit_student.settings import Ensemble
 
 if TYPE_CHECKING:
@@ -221,8 +221,6 @@ def _without_holes(array: Array, stored: Array) -> Array:
 
 
 def _behind(data: Dataset, names: Sequence[str]) -> bool:
-    """Whether a model that learnt from truth has labelled one of these modalities."""
+    """Whether a model that learnt from truth is behind one of these modalities."""
     arrays = (data.video(video).arrays for video in data.videos)
-    return any(
-        bool(found[name].declaration.params.get("supervised")) for found in arrays for name in names if name in found
-    )
+    return any(learnt_from_truth(found, name) for found in arrays for name in names)

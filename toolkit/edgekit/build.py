@@ -208,7 +208,7 @@ def _variant(row: Measured) -> Variant:
 def _provenance(folder: Path, student: dict[str, Any], exporter: Exporter, material: Material) -> dict[str, Any]:
     return {
         "checkpoint": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)},
-        "student": {key: student[key] for key in ("data_hash", "seed") if key in student},
+        "student": {key: student[key] for key in ("data_hash", "seed", "parent", "supervised") if key in student},
         "data": material.provenance,
         "tools": _versions(),
         "host": {"cpu": cpu_name(), "features": sorted(cpu_features())},

@@ -144,6 +144,7 @@ class _Worker:
 
     def _work(self, number: int, stop: threading.Event) -> VideoWork:
         # Opened for each range: what another worker had left half done may be finished by now.
+        # Sources of a cluster are no data set: their streams tell all that graphs depend on.
         streams = self._readers[number].streams
         if streams not in self._graphs:
             self._graphs[streams] = build_graph(self._config, streams, self._only)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgekit_experts.config import Config
 from edgekit_experts.dataset import Dataset, Video, VideoInfo, unit_frames
@@ -26,7 +26,6 @@ from edgekit_experts.pipeline.local import Spent, one_thread_per_call, run_pipel
 from edgekit_experts.pipeline.work import VideoWork
 from edgekit_experts.video import VideoReader
 from edgekit_runtime.errors import SourceError, UsageError
-from edgekit_runtime.modality import Modality
 
 Engine = Literal["local", "ray"]
 
@@ -34,8 +33,9 @@ Engine = Literal["local", "ray"]
 @dataclass(frozen=True)
 class ExtractOptions:
     """`only`: modalities to make, with what they are made from; all when empty. `frames`: (first, end), the end
-    excluded or None for the video's. `workers`: threads that compute, or processes of a Ray cluster; 0 for one per
-    core. `gpus`: what a process of a cluster needs of them; a share where several go on one.
+    excluded or None for the video's. `split` is that of new videos, empty where all are in the data set. `workers`:
+    threads that compute, or processes of a Ray cluster; 0 for one per core. `gpus`: what a process of a cluster needs
+    of them; a share where several go on one.
     """
 
     only: tuple[str, ...] = ()
@@ -110,7 +110,8 @@ def extract(
     started = time.monotonic()
     with data.nothing_left_empty():
         for reader in readers:
-            data.add_video(reader.name, _info(reader, options.split))
+            if options.split:
+                data.add_video(reader.name, _info(reader, options.split))
         run = Run(data, readers, graphs, options, report, on_progress)
         if options.engine == "ray":
             from edgekit_experts.pipeline.cluster import extract_on_ray
@@ -124,11 +125,14 @@ def extract(
 
 def _graphs(readers: Sequence[VideoReader], config: Config, only: tuple[str, ...]) -> list[Graph]:
     """One for each video; those whose sources bring the same along share it, and the networks in it."""
-    known: dict[tuple[Modality, ...], Graph] = {}
+    known: dict[tuple[Any, ...], Graph] = {}
+    graphs = []
     for reader in readers:
-        if reader.streams not in known:
-            known[reader.streams] = build_graph(config, reader.streams, only)
-    return [known[reader.streams] for reader in readers]
+        key = reader.streams, tuple(sorted(reader.declared.items()))
+        if key not in known:
+            known[key] = build_graph(config, reader.streams, only, reader.declared)
+        graphs.append(known[key])
+    return graphs
 
 
 def _info(reader: VideoReader, split: str) -> VideoInfo:

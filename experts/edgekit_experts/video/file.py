@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset.names import plain_name
-from edgekit_experts.video.reader import Frame
+from edgekit_experts.video.reader import UNDECLARED, Frame
 from edgekit_experts.video.resize import resize_rgb
 from edgekit_runtime.errors import SourceError
 from edgekit_runtime.modality import Modality
@@ -42,6 +42,7 @@ class VideoFile:
 
     counted = False
     streams: tuple[Modality, ...] = ()
+    declared = UNDECLARED
 
     def __init__(self, path: Path) -> None:
         self.path = path

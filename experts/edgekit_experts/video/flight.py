@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from edgekit_experts.dataset.names import closest
-from edgekit_experts.video.reader import Frame, checked_size
+from edgekit_experts.video.reader import UNDECLARED, Frame, checked_size
 from edgekit_runtime.errors import SourceError
 
 SCHEME = "world:"
@@ -20,6 +20,7 @@ class WorldVideo:
     """A flight with everything that is known about it: labels, metric depth, normals and flow come as streams."""
 
     counted = True
+    declared = UNDECLARED
     shortfall = 0
 
     def __init__(self, uri: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset.names import plain_name
-from edgekit_experts.video.reader import Frame
+from edgekit_experts.video.reader import UNDECLARED, Frame
 from edgekit_experts.video.resize import resize_stream
 from edgekit_runtime.errors import SourceError
 from edgekit_runtime.modality import Kind, Modality
@@ -60,6 +60,7 @@ class PictureFolder:
     """
 
     counted = True
+    declared = UNDECLARED
     shortfall = 0
 
     def __init__(

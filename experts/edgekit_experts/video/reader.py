@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy.typing as npt
@@ -26,12 +27,17 @@ class Frame:
     fault: str = ""
 
 
+# Of sources that are no data set.
+UNDECLARED: Mapping[str, str] = MappingProxyType({})
+
+
 class VideoReader(Protocol):
     """A source of frames of one size, read forward any number of times.
 
     `size` is (height, width). `frames` is what the source claims; only reading to the end tells, unless
     `counted`. `fingerprint` differs for different content. `streams` declares what comes beside the frames.
-    `shortfall` is the number of frames that are claimed but not there, known after reading to the end.
+    `shortfall` is the number of frames that are claimed but not there, known after reading to the end. `declared` has
+    the hash of each stream's declaration where the streams are modalities of a data set, and is empty otherwise.
     """
 
     @property
@@ -57,6 +63,9 @@ class VideoReader(Protocol):
 
     @property
     def streams(self) -> tuple[Modality, ...]: ...
+
+    @property
+    def declared(self) -> Mapping[str, str]: ...
 
     @property
     def shortfall(self) -> int: ...

@@ -54,6 +54,7 @@ class ResizedReader:
         self.frames = reader.frames
         self.counted = reader.counted
         self.streams = reader.streams
+        self.declared = reader.declared
 
     @property
     def shortfall(self) -> int:

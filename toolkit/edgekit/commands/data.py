@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
     imports.command("frames")(import_frames)
     imports.command("vre")(import_vre)
     app.command("extract")(extract)
+    app.command("derive")(derive)
     app.add_typer(imports, name="import")
     app.command("export")(export)
     app.command("status")(status)
@@ -73,6 +74,33 @@ def extract(
     wanted_size = _size(size)
     readers = [open_video(uri, wanted_size) for uri in videos]
     _run(readers, output, configuration(config, videos), options, json)
+
+
+def derive(
+    data: DataArgument,
+    config: Annotated[
+        Path, typer.Option("-c", "--config", metavar="FILE", help="What to make, TOML: see docs/experts.md.")
+    ],
+    only: Annotated[str, typer.Option(help="Modalities to make, with what they need: a,b")] = "",
+    video: Annotated[
+        list[str] | None, typer.Option("--video", metavar="NAME", help="Only this video; may be given again.")
+    ] = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Make more modalities from those that are stored, without the video. Resumes by itself.
+
+    A vote in which a student takes part, a mask of a class, edges of the stored frames.
+    """
+    from edgekit_experts.config import load_config
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.pipeline import ExtractOptions
+    from edgekit_experts.video.stored import stored_videos
+
+    chosen = load_config(config)
+    opened = Dataset.open(data)
+    readers = stored_videos(opened, chosen, tuple(video or ()))
+    _run(readers, data, chosen, ExtractOptions(name_list(only), split="", workers=workers), json)
 
 
 def import_frames(
