@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from edgekit.candidates import make_candidate, opened
+from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.profiles import EngineName, Precision, load_profile
 from edgekit_experts.taxonomies import DRONESCAPES
@@ -47,7 +48,7 @@ def _exporter(network: str, label_stride: int) -> Exporter:
         input_size=SIZE,
     )
     profile = load_profile("laptop-cpu").model_copy(update={"label_stride": label_stride})
-    return Exporter(Student(config).eval(), profile)
+    return Exporter(of_student(Student(config).eval()), profile)
 
 
 @pytest.fixture(params=FORMS, ids=lambda form: f"{form[0]}-{form[1]}-{form[2]}-stride{form[3]}")

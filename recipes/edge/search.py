@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from edgekit.candidates import make_candidate, opened, time_engines
+from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.profiles import load_profile
 from edgekit_experts.dataset import Dataset
@@ -97,7 +98,7 @@ def latencies(names: list[str]) -> dict[str, float]:
     with ExitStack() as stack:
         engines = {}
         for name in names:
-            exporter = Exporter(student(name), profile)
+            exporter = Exporter(of_student(student(name)), profile)
             candidate = make_candidate(exporter, "openvino", "int8", frames)
             found, refused = stack.enter_context(opened(exporter, [candidate]))
             assert not refused, refused

@@ -60,6 +60,7 @@ class Variant:
     p50_ms: float | None = None
     miou: float | None = None
     drop: float | None = None
+    depth_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -223,4 +224,5 @@ def _variant(entry: Mapping[str, Any], files: Mapping[str, FileEntry]) -> Varian
         p50_ms=_number(entry, "p50_ms"),
         miou=_number(entry, "miou"),
         drop=_number(entry, "drop"),
+        depth_error=_number(entry, "depth_error"),
     )

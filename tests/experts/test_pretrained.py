@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny import HALVES, save, tiny_dpt, tiny_segformer
 
 from edgekit_experts.expert import Batch
 from edgekit_experts.learned.preparation import Preparation
@@ -24,8 +25,6 @@ transformers = pytest.importorskip("transformers")
 Image = pytest.importorskip("PIL.Image")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-HALVES = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
 @pytest.fixture(autouse=True)
@@ -39,51 +38,14 @@ def frame() -> np.ndarray:
     return cv2.resize(noise, (192, 128), interpolation=cv2.INTER_CUBIC)
 
 
-def save(folder: Path, model: Any, processor: str, **preparation: Any) -> str:
-    with torch.no_grad():  # random networks answer nearly the same everywhere; these do not
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3)
-    model.eval().save_pretrained(folder)
-    table = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **preparation}
-    table["image_processor_type"] = processor
-    (folder / "preprocessor_config.json").write_text(json.dumps(table), encoding="utf-8")
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def dpt(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    config = transformers.DPTConfig(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=37,
-        image_size=64,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[16, 32, 32, 32],
-        fusion_hidden_size=32,
-        is_hybrid=False,
-    )
-    size = {"size": {"height": 64, "width": 64}, "resample": 3, "keep_aspect_ratio": False}
-    model = transformers.DPTForDepthEstimation(config)
-    return save(tmp_path_factory.mktemp("dpt"), model, "DPTImageProcessor", **size, **HALVES)
+    return tiny_dpt(tmp_path_factory.mktemp("dpt"))
 
 
 @pytest.fixture(scope="module")
 def segformer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(1)
-    config = transformers.SegformerConfig(
-        depths=[1] * 4,
-        hidden_sizes=[16, 16, 32, 32],
-        num_attention_heads=[1, 1, 2, 2],
-        decoder_hidden_size=16,
-        id2label=dict(enumerate(CITYSCAPES.classes)),
-        label2id={name: number for number, name in enumerate(CITYSCAPES.classes)},
-    )
-    model = transformers.SegformerForSemanticSegmentation(config)
-    size = {"size": {"height": 64, "width": 96}, "resample": 2}
-    return save(tmp_path_factory.mktemp("segformer"), model, "SegformerImageProcessor", **size, **HALVES)
+    return tiny_segformer(tmp_path_factory.mktemp("segformer"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from edgekit import cli
-from edgekit.build import Built, build
+from edgekit.build import Built, build_student
 from edgekit.profiles import Profile, load_profile
 from edgekit_experts.dataset import Dataset, VideoInfo
 from edgekit_experts.taxonomies import DRONESCAPES
@@ -21,6 +22,9 @@ from edgekit_experts.world import Flight
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.student import Student, load_student
+
+# Small networks of transformers are made as the experts' tests make them.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "experts"))
 
 SIZE = (96, 160)
 
@@ -131,7 +135,7 @@ def profile(profile_file: Path) -> Profile:
 
 @pytest.fixture(scope="session")
 def built(student_folder: Path, profile: Profile, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return build(student_folder, profile, tmp_path_factory.mktemp("built"), data)
+    return build_student(student_folder, profile, tmp_path_factory.mktemp("built"), data)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from edgekit.build import Built, build
+from edgekit.build import Built, build_student
 from edgekit.candidates import make_candidate
 from edgekit.commands.build import _show as show
+from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.locate import DEFAULT_BUNDLE
 from edgekit.material import gather
@@ -34,14 +35,14 @@ from edgekit_student.student import load_student
 def test_the_bundle_runs_and_agrees_with_pytorch(
     built: Built, student_folder: Path, profile: Profile, flight_frames: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    exporter = Exporter(load_student(student_folder), profile)
+    exporter = Exporter(of_student(load_student(student_folder)), profile)
     with load(built.bundle) as model:
         for rgb in flight_frames[0][:4]:
             bgr = np.ascontiguousarray(rgb[..., ::-1])
             labels = model(bgr).labels
             assert labels is not None
             assert labels.shape == (24, 40)
-            assert np.mean(labels == exporter.reference(bgr)) > 0.9
+            assert np.mean(labels == exporter.reference(bgr)["labels"]) > 0.9
 
 
 def test_every_engine_of_the_bundle_gives_the_same_classes(
@@ -77,7 +78,7 @@ def test_labels_are_judged_by_where_there_are_any(built: Built) -> None:
 def test_int8_that_ruins_accuracy_does_not_ship(
     fragile_student_folder: Path, profile: Profile, data: Path, tmp_path: Path
 ) -> None:
-    built = build(fragile_student_folder, profile, tmp_path, data)
+    built = build_student(fragile_student_folder, profile, tmp_path, data)
     rows = {row["precision"]: row for row in built.candidates if row["engine"] == "openvino"}
     assert "points of mIoU" in rows["int8"]["rejected"]
     assert built.manifest.variants[0].precision in ("bf16", "fp32")
@@ -89,7 +90,7 @@ def test_when_nothing_passes_the_build_fails_says_by_how_much_and_writes_nothing
 ) -> None:
     only_int8 = profile.model_copy(update={"precisions": ("int8",), "fallback_engine": None})
     with pytest.raises(BuildError, match=r"int8 loses \d+\.\d+ points of mIoU, 0.5 are allowed"):
-        build(fragile_student_folder, only_int8, tmp_path, data)
+        build_student(fragile_student_folder, only_int8, tmp_path, data)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -98,7 +99,7 @@ def test_equal_inputs_give_equal_bytes(student_folder: Path, profile: Profile, d
     frames = gather(data, DRONESCAPES, (96, 160), 4, 1).calibration
 
     def forms() -> list[dict[str, bytes]]:
-        exporter = Exporter(load_student(student_folder), profile)
+        exporter = Exporter(of_student(load_student(student_folder)), profile)
         return [dict(make_candidate(exporter, engine, "int8", frames).files) for engine in profile.engines]
 
     assert forms() == forms()
@@ -119,7 +120,7 @@ def test_without_labels_in_the_students_classes_candidates_are_compared_with_fp3
 ) -> None:
     data = make_dataset(tmp_path / "data", *flight_frames, CAMVID)
     floats = profile.model_copy(update={"precisions": ("bf16", "fp32"), "fallback_engine": None})
-    rows = {row["precision"]: row for row in build(student_folder, floats, tmp_path / "out", data).candidates}
+    rows = {row["precision"]: row for row in build_student(student_folder, floats, tmp_path / "out", data).candidates}
     assert rows["fp32"]["accuracy_metric"] == "miou against fp32"
     assert rows["fp32"]["accuracy"] == 1.0
     assert 0.5 < rows["bf16"]["accuracy"] <= 1.0
@@ -183,7 +184,7 @@ def test_generic_cpu_builds_for_onnx_runtime_alone(student_folder: Path, data: P
     small.write_text(
         'inherits = "generic-cpu"\ninput_size = [96, 160]\ncalibration_frames = 4\njudged_frames = 4\nthreads = 1\n'
     )
-    built = build(student_folder, load_profile(small), tmp_path / "out", data)
+    built = build_student(student_folder, load_profile(small), tmp_path / "out", data)
     assert {variant.engine for variant in built.manifest.variants} == {"onnxruntime"}
     assert built.manifest.variants[0].config["intra_op_threads"] == 1
 
@@ -217,7 +218,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     text = (student_folder / "config.json").read_text()
     (other / "config.json").write_text(text.replace("edge-150k", "edge-430k"))
     with pytest.raises(CheckpointError, match="do not fit"):
-        build(other, profile, tmp_path / "out", None)
+        build_student(other, profile, tmp_path / "out", None)
 
 
 def test_weights_that_were_cut_short_are_refused(student_folder: Path, profile: Profile, tmp_path: Path) -> None:
@@ -226,7 +227,7 @@ def test_weights_that_were_cut_short_are_refused(student_folder: Path, profile: 
     (short / "config.json").write_bytes((student_folder / "config.json").read_bytes())
     (short / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        build(short, profile, tmp_path / "out", None)
+        build_student(short, profile, tmp_path / "out", None)
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.deployable import of_student
 from edgekit.export import DeployGraph, Exporter, class_map, network_rgb
 from edgekit.profiles import Profile
 from edgekit_experts.taxonomies import DRONESCAPES
@@ -21,6 +22,7 @@ from edgekit_student.student import Student, load_student
 IMAGE = Modality("rgb", Kind.IMAGE, 3)
 LABELS = Modality("labels", Kind.LABELS, taxonomy=DRONESCAPES)
 DEPTH = Modality("depth", Kind.DEPTH, dtype="float32", unit="m")
+NORMALS = Modality("normals", Kind.NORMALS, channels=3, dtype="float32")
 
 
 def _student(network: str, *outputs: Modality, size: tuple[int, int] = (96, 160)) -> Student:
@@ -41,7 +43,7 @@ def _image(*size: int) -> np.ndarray:
 def test_the_graph_is_the_network_with_its_normalisation_folded_in(network: str, size: tuple[int, int]) -> None:
     """Borders included: the picture is padded with the mean colour, where training padded zeros after normalising."""
     student = _student(network, LABELS)
-    graph = DeployGraph(student, size, size, label_stride=4).eval()
+    graph = DeployGraph(of_student(student), size, size, label_stride=4).eval()
     image = torch.from_numpy(_image(*size))[None]
     with torch.no_grad():
         expected = student(network_rgb(image, None))[0]
@@ -54,7 +56,7 @@ def test_the_graph_is_the_network_with_its_normalisation_folded_in(network: str,
 def test_finer_logits_give_finer_class_maps(label_stride: int) -> None:
     """Class ids are put in their places after ArgMax, or before up-sampling: the same ids as the student's."""
     student = _student("edge-150k-s2", LABELS, DEPTH)
-    graph = DeployGraph(student, (96, 160), (96, 160), label_stride).eval()
+    graph = DeployGraph(of_student(student), (96, 160), (96, 160), label_stride).eval()
     image = torch.from_numpy(_image(96, 160))[None]
     with torch.no_grad():
         labels, depth = graph(image)
@@ -69,7 +71,7 @@ def test_finer_logits_give_finer_class_maps(label_stride: int) -> None:
 
 def test_depth_comes_in_its_unit(profile: Profile) -> None:
     student = _student("edge-150k", LABELS, DEPTH)
-    exporter = Exporter(student, profile)
+    exporter = Exporter(of_student(student), profile)
     image = _image(96, 160)
     with torch.no_grad():
         labels, depth = exporter.graph(torch.from_numpy(image)[None])
@@ -77,12 +79,14 @@ def test_depth_comes_in_its_unit(profile: Profile) -> None:
     assert [output.name for output in exporter.outputs] == ["labels", "depth"]
     assert [output.dtype for output in exporter.outputs] == ["uint8", "float32"]
     torch.testing.assert_close(depth, raw[:, 0] * 25 + 40, rtol=0.02, atol=1.0)
-    assert np.mean(labels[0].numpy() == exporter.reference(image)) > 0.99
+    reference = exporter.reference(image)
+    assert np.mean(labels[0].numpy() == reference["labels"]) > 0.99
+    np.testing.assert_allclose(depth[0].numpy(), reference["depth"], rtol=0.02, atol=1.0)
 
 
-def test_a_student_without_labels_is_refused(profile: Profile) -> None:
-    with pytest.raises(BuildError, match=r"no labels among its outputs: depth \(depth\)"):
-        _ = Exporter(_student("edge-150k", DEPTH), profile).graph
+def test_a_network_that_answers_with_neither_labels_nor_depth_is_refused(profile: Profile) -> None:
+    with pytest.raises(BuildError, match=r"neither labels nor depth: normals \(normals\)"):
+        _ = Exporter(of_student(_student("edge-150k", NORMALS)), profile).graph
 
 
 @pytest.mark.parametrize(
@@ -103,16 +107,16 @@ def test_sizes_follow_the_profile_and_the_training(
     profile: Profile,
 ) -> None:
     wanted = profile.model_copy(update={"network_size": network_size})
-    exporter = Exporter(_student("edge-150k", LABELS, size=trained), wanted)
+    exporter = Exporter(of_student(_student("edge-150k", LABELS, size=trained)), wanted)
     assert (exporter.input_size, exporter.network_size) == (expected_input, expected_network)
     assert exporter.outputs[0].shape == (1, expected_network[0] // 4, expected_network[1] // 4)
 
 
 @pytest.mark.parametrize(("stride", "shape"), [(1, (96, 160)), (2, (48, 80)), (4, (24, 40)), (8, (24, 40))])
 def test_class_maps_come_at_the_stride_asked_for(stride: int, shape: tuple[int, int], profile: Profile) -> None:
-    exporter = Exporter(_student("edge-150k", LABELS), profile.model_copy(update={"label_stride": stride}))
+    exporter = Exporter(of_student(_student("edge-150k", LABELS)), profile.model_copy(update={"label_stride": stride}))
     assert exporter.outputs[0].shape == (1, *shape)
-    assert exporter.reference(_image(96, 160)).shape == shape
+    assert exporter.reference(_image(96, 160))["labels"].shape == shape
 
 
 @pytest.mark.parametrize("network_size", ["input", (48, 80)])
@@ -121,9 +125,11 @@ def test_openvino_and_onnx_answer_as_pytorch(network_size: object, student_folde
     import onnxruntime
     import openvino
 
-    exporter = Exporter(load_student(student_folder), profile.model_copy(update={"network_size": network_size}))
+    exporter = Exporter(
+        of_student(load_student(student_folder)), profile.model_copy(update={"network_size": network_size})
+    )
     image = _image(96, 160)
-    expected = exporter.reference(image)
+    expected = exporter.reference(image)["labels"]
     compiled = openvino.compile_model(exporter.openvino(), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert np.mean(compiled(image[None])["labels"][0] == expected) > 0.995
     session = onnxruntime.InferenceSession(exporter.onnx().SerializeToString(), providers=["CPUExecutionProvider"])
@@ -135,7 +141,7 @@ def test_openvino_and_onnx_answer_as_pytorch(network_size: object, student_folde
 def test_the_onnx_graph_states_its_opset_and_carries_no_trace_of_this_machine(
     student_folder: Path, profile: Profile
 ) -> None:
-    model = Exporter(load_student(student_folder), profile).onnx()
+    model = Exporter(of_student(load_student(student_folder)), profile).onnx()
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
     assert str(Path(__file__).parents[2]).encode() not in model.SerializeToString()
 
@@ -144,7 +150,7 @@ def test_quantised_pictures_are_exact(student_folder: Path, profile: Profile) ->
     """Bytes go into the first convolution as they are: the picture's quantiser is the identity, 0..255 in 256 steps."""
     from edgekit.quantise import quantise
 
-    exporter = Exporter(load_student(student_folder), profile)
+    exporter = Exporter(of_student(load_student(student_folder)), profile)
     dark = [_image(96, 160) // 2 for _ in range(4)]
     model = quantise(exporter.openvino(), dark)
     first = next(op for op in model.get_ordered_ops() if op.get_type_name() == "FakeQuantize" and _reads_image(op))
@@ -164,4 +170,4 @@ def test_int8_without_a_frame_to_calibrate_with_is_refused(student_folder: Path,
     from edgekit.quantise import quantise
 
     with pytest.raises(BuildError, match="no frame to calibrate"):
-        quantise(Exporter(load_student(student_folder), profile).openvino(), [])
+        quantise(Exporter(of_student(load_student(student_folder)), profile).openvino(), [])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgekit import gate
-from edgekit.candidates import Candidate, Measured
+from edgekit.candidates import Candidate, Fidelity, Measured
 from edgekit.profiles import Profile
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import Variant
@@ -13,7 +15,32 @@ from edgekit_runtime.manifest import Variant
 
 def _row(precision: str, ms: float, drop: float = 0.0, agreement: float = 0.99, engine: str = "openvino") -> Measured:
     candidate = Candidate(Variant(engine, "CPU", precision, "model.xml"), {"model.xml": b"x"})
-    return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, agreement)
+    return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, Fidelity(0.99), Fidelity(agreement))
+
+
+def _depth_row(precision: str, ms: float, error: float, pytorch: float = 0.001) -> Measured:
+    candidate = Candidate(Variant("openvino", "CPU", precision, "model.xml"), {"model.xml": b"x"})
+    return Measured(candidate, ms, ms, None, None, Fidelity(depth_error=error), Fidelity(depth_error=pytorch))
+
+
+def test_depth_that_is_shifted_too_far_does_not_ship(profile: Profile) -> None:
+    rows = [_depth_row("int8", 4, 0.05), _depth_row("bf16", 7, 0.004), _depth_row("fp32", 20, 0.0)]
+    assert gate.require(rows, profile) is rows[1]
+    assert gate.verdict(rows[0], profile) == "shifts depth by 5.00%, 2% is allowed"
+    table = gate.candidate_table(rows, profile, rows[1], None, "miou")
+    assert [row["accuracy"] for row in table] == [0.95, 0.996, 1.0]
+    assert {row["agreement"] for row in table} == {None}
+
+
+def test_depth_is_judged_beside_labels(profile: Profile) -> None:
+    good = _row("int8", 4)
+    shifted = replace(good, baseline=Fidelity(0.99, 0.3))
+    assert (gate.verdict(good, profile), gate.verdict(shifted, profile)) == (
+        "",
+        "shifts depth by 30.00%, 2% is allowed",
+    )
+    undefined = replace(good, baseline=Fidelity(0.99, float("nan")))
+    assert "shifts depth" in gate.verdict(undefined, profile)
 
 
 def test_the_fastest_that_loses_little_enough_ships(profile: Profile) -> None:
@@ -51,5 +78,8 @@ def test_the_fallback_is_chosen_by_the_same_rule_and_may_be_absent(profile: Prof
 
 def test_an_export_that_differs_from_pytorch_stops_the_build() -> None:
     gate.check_export(_row("fp32", 20, agreement=0.999))
+    gate.check_export(_depth_row("fp32", 20, 0.0))
+    with pytest.raises(BuildError, match=r"differs from PyTorch: depth is off by 3\.00%"):
+        gate.check_export(_depth_row("fp32", 20, 0.0, pytorch=0.03))
     with pytest.raises(BuildError, match=r"differs from PyTorch: 93\.00%"):
         gate.check_export(_row("fp32", 20, agreement=0.93))

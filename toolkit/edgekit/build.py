@@ -21,13 +21,15 @@ from edgekit import gate
 from edgekit.bundle import check_writable, file_entries, write_zip
 from edgekit.candidates import Candidate, Measured
 from edgekit.console import progress
-from edgekit.export import Exporter
+from edgekit.deployable import Deployable, of_student
+from edgekit.export import Arrays, Exporter
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
 from edgekit_runtime.bundle import SUFFIX
 from edgekit_runtime.errors import BuildError, EdgekitError
 from edgekit_runtime.manifest import Manifest, Variant
+from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
 from edgekit_student.metrics import doubts, miou
@@ -67,30 +69,39 @@ class Built:
         return self.manifest.candidates
 
 
-def build(
-    student_folder: Path,
+def build_student(
+    folder: Path,
     profile: Profile,
     output: Path,
     data: Path | str | None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Built:
-    """Builds a student for a profile into `output/<network>.edgekit`.
+    """`build` of the student in a folder. Raises CheckpointError, too."""
+    _check_engine(profile)
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
+    return build(of_student(load_student(folder), checkpoint=files), profile, output, data, say)
+
+
+def build(
+    source: Deployable,
+    profile: Profile,
+    output: Path,
+    data: Path | str | None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Built:
+    """Builds a network for a profile into `output/<name>.edgekit`.
 
     `data` is the data set to calibrate and judge with; None: the synthetic world. Raises BuildError when nothing
-    passes the accuracy gate or the bundle cannot be written, CheckpointError, DataError; nothing is left
-    under the final name then but what was there before.
+    passes the accuracy gate or the bundle cannot be written, DataError; nothing is left under the final name
+    then but what was there before.
     """
     started = time.monotonic()
     switch_off()
-    if reason := profile.missing_engine():
-        raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=f"pip install {profile.engine}")
-    student = load_student(student_folder)
-    path = output / f"{student.config.network['name']}{SUFFIX}"
+    _check_engine(profile)
+    path = output / f"{source.name}{SUFFIX}"
     check_writable(path)
-    exporter = Exporter(student, profile)
-    taxonomy = exporter.graph.outputs["labels"].taxonomy
-    assert taxonomy is not None
-    material = gather(data, taxonomy, exporter.input_size, profile.calibration_frames, profile.judged_frames)
+    exporter = Exporter(source, profile)
+    material = gather(data, exporter.taxonomy, exporter.input_size, profile.calibration_frames, profile.judged_frames)
     say(f"Calibrating and judging with {material.origin}.")
 
     made, skipped = _make(exporter, material)
@@ -108,7 +119,7 @@ def build(
     metric = "miou" if material.labelled else "miou against fp32"
     files = {name: data for row in shipped for name, data in row.candidate.files.items()}
     manifest = Manifest(
-        name=student.config.network["name"],
+        name=source.name,
         profile=profile.name,
         created=_now(),
         input=exporter.input,
@@ -117,8 +128,8 @@ def build(
         files=file_entries(files),
         candidates=tuple(gate.candidate_table(rows, profile, chosen, fallback, metric)),
         provenance={
-            **_provenance(student_folder, student.config.provenance, exporter, material),
-            "doubts": _doubts(student.config.provenance, chosen, material),
+            **_provenance(exporter, material),
+            "doubts": _doubts(source, chosen, material),
         },
         display={"target_fps": profile.target_fps},
     )
@@ -153,8 +164,6 @@ def _measure(exporter: Exporter, made: Sequence[Candidate], material: Material) 
     images = [frame.image for frame in material.judged]
     golden = images[:: max(1, len(images) // GOLDEN_FRAMES)][:GOLDEN_FRAMES]
     references = [exporter.reference(image) for image in golden]
-    taxonomy = exporter.graph.outputs["labels"].taxonomy
-    assert taxonomy is not None
     with trial.opened(exporter, made) as (engines, refused):
         spent: dict[str, trial.Milliseconds] = {}
         with progress("Timing", trial.BLOCKS * len(exporter.profile.engines)) as advance:
@@ -162,53 +171,79 @@ def _measure(exporter: Exporter, made: Sequence[Candidate], material: Material) 
                 group = {key: engine for key, engine in engines.items() if key.startswith(f"{library} ")}
                 spent |= trial.time_engines(group, golden, advance)
         with progress("Judging", len(engines)) as advance:
-            maps = {}
+            said, pytorch = {}, {}
             for key, engine in engines.items():
-                maps[key] = trial.class_maps(engine, images)
+                said[key] = trial.answers(engine, images)
+                pytorch[key] = trial.fidelity(trial.answers(engine, golden), references)
                 advance()
-            agreement = {
-                key: _agreement(trial.class_maps(engine, golden), references) for key, engine in engines.items()
-            }
     skipped = [
         Skipped(candidate.variant.engine, candidate.variant.precision, refused[candidate.key])
         for candidate in made
         if candidate.key in refused
     ]
-    baseline = maps.get(f"{exporter.profile.engine} {trial.BASELINE}")
+    baseline = said.get(f"{exporter.profile.engine} {trial.BASELINE}")
     if baseline is None:
         return [], skipped
-    targets = trial.targets_of(material.judged, baseline)
-    best = miou(trial.tally(baseline, targets, taxonomy))
+    judge = _judge_of(exporter.taxonomy, material, baseline)
+    rows = []
+    for candidate in made:
+        if (key := candidate.key) in engines:
+            p50, p95 = np.percentile(spent[key], (50, 95))
+            found, drop, against = judge(said[key])
+            nearness = trial.fidelity(said[key], baseline)
+            rows.append(Measured(candidate, float(p50), float(p95), found, drop, nearness, pytorch[key], against))
+    return rows, skipped
+
+
+Verdict = tuple[float | None, float | None, tuple[str, ...]]
+"""mIoU, how far that lies below the baseline's, doubts."""
+
+
+def _judge_of(
+    taxonomy: Taxonomy | None, material: Material, baseline: Sequence[Arrays]
+) -> Callable[[Sequence[Arrays]], Verdict]:
+    """What says how good class maps are. Raises BuildError where the labels to judge by are empty."""
+    if taxonomy is None:
+        return lambda said: (None, None, ())
+    classes = taxonomy
+    targets = trial.targets_of(material.judged, trial.class_maps(baseline))
+    best = miou(trial.tally(trial.class_maps(baseline), targets, classes))
     if not np.isfinite(best):
         raise BuildError(
             "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
         )
-    rows = []
-    for candidate in made:
-        if candidate.key in engines:
-            table = trial.tally(maps[candidate.key], targets, taxonomy)
-            found = miou(table)
-            p50, p95 = np.percentile(spent[candidate.key], (50, 95))
-            against = doubts(table, taxonomy.classes, "the labels", told_apart=material.labelled)
-            rows.append(
-                Measured(candidate, float(p50), float(p95), found, best - found, agreement[candidate.key], against)
-            )
-    return rows, skipped
+
+    def judge(said: Sequence[Arrays]) -> Verdict:
+        table = trial.tally(trial.class_maps(said), targets, classes)
+        found = miou(table)
+        return found, best - found, doubts(table, classes.classes, "the labels", told_apart=material.labelled)
+
+    return judge
 
 
-def _agreement(maps: Sequence[trial.ClassMap], references: Sequence[trial.ClassMap]) -> float:
-    return float(np.mean([np.mean(a == b) for a, b in zip(maps, references, strict=True)]))
+def _check_engine(profile: Profile) -> None:
+    if reason := profile.missing_engine():
+        raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=f"pip install {profile.engine}")
 
 
 def _variant(row: Measured) -> Variant:
     """The variant with what was measured of it."""
-    return replace(row.candidate.variant, p50_ms=round(row.p50_ms, 3), miou=round(row.miou, 5), drop=round(row.drop, 5))
+
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 5)
+
+    return replace(
+        row.candidate.variant,
+        p50_ms=round(row.p50_ms, 3),
+        miou=rounded(row.miou),
+        drop=rounded(row.drop),
+        depth_error=rounded(row.baseline.depth_error),
+    )
 
 
-def _provenance(folder: Path, student: dict[str, Any], exporter: Exporter, material: Material) -> dict[str, Any]:
+def _provenance(exporter: Exporter, material: Material) -> dict[str, Any]:
     return {
-        "checkpoint": {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)},
-        "student": {key: student[key] for key in ("data_hash", "seed", "parent", "supervised") if key in student},
+        **exporter.source.provenance,
         "data": material.provenance,
         "tools": _versions(),
         "host": {"cpu": cpu_name(), "features": sorted(cpu_features())},
@@ -217,9 +252,9 @@ def _provenance(folder: Path, student: dict[str, Any], exporter: Exporter, mater
     }
 
 
-def _doubts(student: dict[str, Any], chosen: Measured, material: Material) -> list[str]:
-    """What was found here; where nothing was labelled, what was found when the student was distilled, too."""
-    learnt = [] if material.labelled else student.get("learnt", {}).get("doubts", [])
+def _doubts(source: Deployable, chosen: Measured, material: Material) -> list[str]:
+    """What was found here; where nothing was labelled, what was found when the network learnt, too."""
+    learnt = () if material.labelled else source.doubts
     return [*chosen.doubts, *(doubt for doubt in learnt if doubt not in chosen.doubts)]
 
 

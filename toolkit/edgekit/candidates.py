@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle import file_entries, write_folder
-from edgekit.export import Exporter
+from edgekit.export import Arrays, Exporter
 from edgekit.material import Judged
 from edgekit.profiles import EngineName, Precision, Profile
 from edgekit.quantise import Frames, quantise
@@ -31,6 +31,8 @@ WARM_UP = 8
 BLOCKS, BLOCK = 12, 5
 TIMING_SECONDS = 8.0
 BASELINE: Precision = "fp32"
+# Outputs of the deploy graph.
+LABELS, DEPTH = "labels", "depth"
 
 ClassMap = npt.NDArray[np.uint8]
 Milliseconds = npt.NDArray[np.float64]
@@ -53,20 +55,33 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """How near a candidate comes to something else that answers the same question, None for what it does not answer.
+
+    `agreement` is the share of pixels of the same class, `depth_error` the mean difference of depth as a share of
+    the mean depth; both 0..1.
+    """
+
+    agreement: float | None = None
+    depth_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Measured:
     """What was found out about a candidate on this machine.
 
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
-    the baseline. `agreement` is the share of pixels of the golden frames whose class is PyTorch's. `doubts` say in
-    words what speaks against what the student has learnt.
+    the baseline. `baseline` compares it with the baseline on the judged frames, `pytorch` with PyTorch on the golden
+    ones. `doubts` say in words what speaks against what the network has learnt.
     """
 
     candidate: Candidate
     p50_ms: float
     p95_ms: float
-    miou: float
-    drop: float
-    agreement: float
+    miou: float | None
+    drop: float | None
+    baseline: Fidelity
+    pytorch: Fidelity
     doubts: tuple[str, ...] = ()
 
 
@@ -190,9 +205,32 @@ def time_engines(
     return {key: np.asarray(values) for key, values in spent.items()}
 
 
-def class_maps(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[ClassMap]:
-    """uint8 `(h, w)` for each image; copies, the engine's memory is its own."""
-    return [engine.infer(image[None])["labels"][0].astype(np.uint8) for image in images]
+def answers(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:
+    """The outputs by name, `(h, w)`, for each image; copies, the engine's memory is its own."""
+    return [
+        {
+            name: array[0].astype(np.uint8 if name == LABELS else np.float32)
+            for name, array in engine.infer(image[None]).items()
+        }
+        for image in images
+    ]
+
+
+def fidelity(found: Sequence[Arrays], expected: Sequence[Arrays]) -> Fidelity:
+    """Of what was found for some images to what was expected."""
+    pairs = list(zip(found, expected, strict=True))
+    agreement = depth_error = None
+    if LABELS in found[0]:
+        agreement = float(np.mean([np.mean(a[LABELS] == b[LABELS]) for a, b in pairs]))
+    if DEPTH in found[0]:
+        scale = float(np.mean([np.abs(b[DEPTH]).mean() for _, b in pairs]))
+        difference = float(np.mean([np.abs(a[DEPTH] - b[DEPTH]).mean() for a, b in pairs]))
+        depth_error = difference / max(scale, 1e-9)
+    return Fidelity(agreement, depth_error)
+
+
+def class_maps(said: Sequence[Arrays]) -> list[ClassMap]:
+    return [each[LABELS] for each in said]
 
 
 def tally(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> Confusion:

@@ -68,7 +68,7 @@ class Demo:
 
 def run_demo(folder: Path) -> Demo:
     """Walks the whole road below `folder`. Finished stages of an earlier, interrupted demo are not repeated."""
-    from edgekit.build import build
+    from edgekit.build import build_student
     from edgekit.profiles import load_profile
     from edgekit_experts.dataset import Dataset
 
@@ -82,7 +82,7 @@ def run_demo(folder: Path) -> Demo:
     with _timed(seconds, "distill"):
         _distill(data, run, student)
     with _timed(seconds, "build"):
-        built = build(student, load_profile("laptop-cpu"), folder / "build", where, say=console.print)
+        built = build_student(student, load_profile("laptop-cpu"), folder / "build", where, say=console.print)
     with _timed(seconds, "score"):
         rows = _score(data, run, student, built.bundle)
     return Demo(rows, built.bundle, student, seconds)

@@ -1,6 +1,6 @@
-"""A student as deploy graph: camera bytes in, class ids out, nothing per pixel left to Python.
+"""A network as deploy graph: camera bytes in, class ids or depth out, nothing per pixel left to Python.
 
-Input `image`: uint8 `[1, H, W, 3]` BGR. Output `labels`: uint8 `[1, h, w]` class ids; where the student has it,
+Input `image`: uint8 `[1, H, W, 3]` BGR. Outputs, those that the network has: `labels`: uint8 `[1, h, w]` class ids;
 `depth`: float32 `[1, h, w]` in the unit of its modality.
 
 Measured for edge-430k at 544×960, INT8 in OpenVINO on two AVX-512 VNNI cores, and therefore done here:
@@ -14,7 +14,6 @@ Measured for edge-430k at 544×960, INT8 in OpenVINO on two AVX-512 VNNI cores, 
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,39 +25,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekit.deployable import Deployable, Size
 from edgekit.profiles import Profile
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import TensorSpec
-from edgekit_runtime.modality import Kind, Modality
+from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.encoding import decode
-from edgekit_student.networks import deployed
-from edgekit_student.student import Student
 
 # 20 is read by ONNX Runtime from 1.17 on, and by TensorRT from 10.
 OPSET = 20
 INPUT = "image"
-# A student is used at the profile's input size when that is this close to the size of its training.
+# A network is used at the profile's input size when that is this close to the size of its training.
 SAME_SIZE = 0.1
-MULTIPLE = 16
 
-Size = tuple[int, int]
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class DeployGraph(nn.Module):
-    """`forward(image uint8 [1, H, W, 3]) -> (labels uint8 [1, h, w], depth float32 [1, h, w] if there is any)`."""
+    """`forward(image uint8 [1, H, W, 3]) -> (labels uint8 [1, h, w], depth float32 [1, h, w])`, what there is."""
 
-    def __init__(self, student: Student, input_size: Size, network_size: Size, label_stride: int) -> None:
+    def __init__(self, source: Deployable, input_size: Size, network_size: Size, label_stride: int) -> None:
         super().__init__()
         self.front: nn.Module
-        network = deployed(copy.deepcopy(student.network))
-        folded = _BorderedInput.fold(network, student, input_size) if input_size == network_size else None
-        self.front = folded or _NormalisedInput(student, input_size, network_size)
+        network = source.inference_network()
+        folded = _BorderedInput.fold(network, source, input_size) if input_size == network_size else None
+        self.front = folded or _NormalisedInput(source, input_size, network_size)
         self.finer = _unshuffle(network)
         self.network = network
-        self.outputs = deploy_outputs(student)
-        self.up = max(1, student.stride // label_stride)
-        self.statistics = student.config.statistics
-        self.all_outputs = student.config.outputs
+        self.outputs = deploy_outputs(source)
+        self.up = max(1, source.stride // label_stride)
+        self.statistics = source.statistics
+        self.all_outputs = source.outputs
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         channels = self.network(self.front(image))
@@ -68,7 +65,7 @@ class DeployGraph(nn.Module):
         return tuple(self._finish(modality, by_name[modality.name]) for modality in self.outputs.values())
 
     def channels(self, image: Tensor) -> Tensor:
-        """All that the network answers, float `[1, features, h, w]`, as the student would."""
+        """All that the network answers, float `[1, features, h, w]`, as it would in PyTorch."""
         return F.pixel_shuffle(self.network(self.front(image)), self.finer)
 
     def _finish(self, modality: Modality, part: Tensor) -> Tensor:
@@ -83,11 +80,11 @@ class _NormalisedInput(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, student: Student, input_size: Size, network_size: Size) -> None:
+    def __init__(self, source: Deployable, input_size: Size, network_size: Size) -> None:
         super().__init__()
         self.size = None if input_size == network_size else network_size
-        self.register_buffer("mean", student.mean.clone())
-        self.register_buffer("scale", 1.0 / student.std)
+        self.register_buffer("mean", source.mean.clone())
+        self.register_buffer("scale", 1.0 / source.std)
 
     def forward(self, image: Tensor) -> Tensor:
         rgb = network_rgb(image, self.size)
@@ -119,7 +116,7 @@ class _BorderedInput(nn.Module):
         return image.permute(0, 3, 1, 2).float()
 
     @classmethod
-    def fold(cls, network: nn.Module, student: Student, input_size: Size) -> _BorderedInput | None:
+    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> _BorderedInput | None:
         """Folds into the network's first convolution, in place; None, and nothing changed, if it has none.
 
         Float RGB normalised by (x - mean) / std becomes bytes in BGR order, for the same result.
@@ -127,7 +124,7 @@ class _BorderedInput(nn.Module):
         first = _first_convolution(network, input_size)
         if first is None:
             return None
-        mean, std = student.mean.flip(1), student.std.flip(1)
+        mean, std = source.mean.flip(1), source.std.flip(1)
         with torch.no_grad():
             weight = first.weight.flip(1) / std
             bias = first.bias if first.bias is not None else torch.zeros(first.out_channels)
@@ -204,39 +201,43 @@ def _unshuffle(network: nn.Module) -> int:
     return shuffle.upscale_factor
 
 
-def deploy_outputs(student: Student) -> dict[str, Modality]:
-    """The outputs that a bundle can carry, by tensor name. Raises BuildError when there is no class map."""
+def deploy_outputs(source: Deployable) -> dict[str, Modality]:
+    """The outputs that a bundle can carry, by tensor name. Raises BuildError when there is none."""
     found: dict[str, Modality] = {}
     for kind, name in ((Kind.LABELS, "labels"), (Kind.DEPTH, "depth")):
-        modality = next((output for output in student.config.outputs if output.kind is kind), None)
+        modality = next((output for output in source.outputs if output.kind is kind), None)
         if modality is not None:
             found[name] = modality
-    if "labels" not in found:
-        there = ", ".join(f"{output.name} ({output.kind.value})" for output in student.config.outputs)
+    if not found:
+        there = ", ".join(f"{output.name} ({output.kind.value})" for output in source.outputs)
         raise BuildError(
-            f"The student has no labels among its outputs: {there}.",
-            hint="A bundle needs a class map; distil a student with a labels modality.",
+            f"{source.name} answers with neither labels nor depth: {there}.",
+            hint="A bundle needs one of them; distil a student with a labels modality.",
         )
     return found
 
 
 @dataclass(frozen=True)
 class Exporter:
-    """The deploy graph of one student for one profile, in the forms that engines read."""
+    """The deploy graph of one network for one profile, in the forms that engines read."""
 
-    student: Student
+    source: Deployable
     profile: Profile
 
     @cached_property
     def input_size(self) -> Size:
         """(height, width) of the frames that the graph takes."""
+        wanted, trained = self.profile.input_size, self.source.input_size
         if self.profile.network_size != "student":
-            return self.profile.input_size
-        trained, wanted = self.student.config.input_size, self.profile.input_size
-        if all(abs(a - b) <= SAME_SIZE * b for a, b in zip(trained, wanted, strict=True)):
             return wanted
+        if trained is not None:
+            if all(abs(a - b) <= SAME_SIZE * b for a, b in zip(trained, wanted, strict=True)):
+                return wanted
+            wanted = trained
         # Odd sizes at the coarser scales would have to be cropped, which costs a copy each.
-        return (-(-trained[0] // MULTIPLE) * MULTIPLE, -(-trained[1] // MULTIPLE) * MULTIPLE)
+        multiple = self.source.multiple
+        height, width = (-(-side // multiple) * multiple for side in wanted)
+        return height, width
 
     @property
     def network_size(self) -> Size:
@@ -246,14 +247,20 @@ class Exporter:
 
     @cached_property
     def graph(self) -> DeployGraph:
-        """In eval mode. The folding was compared with the student itself on noise."""
-        graph = DeployGraph(self.student, self.input_size, self.network_size, self.profile.label_stride).eval()
+        """In eval mode. The folding was compared with the network itself on noise."""
+        graph = DeployGraph(self.source, self.input_size, self.network_size, self.profile.label_stride).eval()
         self._check(graph)
         return graph
 
     @property
     def input(self) -> TensorSpec:
         return TensorSpec(INPUT, (1, *self.input_size, 3), "uint8")
+
+    @property
+    def taxonomy(self) -> Taxonomy | None:
+        """The classes of the labels that come out, if any do."""
+        labels = self.graph.outputs.get("labels")
+        return labels.taxonomy if labels else None
 
     @cached_property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -264,15 +271,22 @@ class Exporter:
             for (name, modality), value in zip(self.graph.outputs.items(), values, strict=True)
         )
 
-    def reference(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The class map of the student as trained, in PyTorch: uint8 BGR `(H, W, 3)` to uint8 `(h, w)`."""
+    def reference(self, image: npt.NDArray[np.uint8]) -> Arrays:
+        """What the network says in PyTorch, as it was trained, of uint8 BGR `(H, W, 3)`: the graph's outputs by name,
+        uint8 and float32 `(h, w)`.
+        """
         size = None if self.input_size == self.network_size else self.network_size
         with torch.no_grad():
-            parts = self.student(network_rgb(torch.from_numpy(image)[None], size))
-        names = [modality.name for modality in self.student.config.outputs]
-        logits = parts[names.index(deploy_outputs(self.student)["labels"].name)]
-        ids: npt.NDArray[np.uint8] = class_map(logits, self.graph.up)[0].numpy()
-        return ids
+            parts = self.source.answers(network_rgb(torch.from_numpy(image)[None], size))
+        said = dict(zip((modality.name for modality in self.source.outputs), parts, strict=True))
+        found: Arrays = {}
+        for name, modality in self.graph.outputs.items():
+            part = said[modality.name]
+            if modality.kind is Kind.LABELS:
+                found[name] = class_map(part, self.graph.up)[0].numpy()
+            else:
+                found[name] = decode(modality, part, self.source.statistics)[0, 0].numpy()
+        return found
 
     @cached_property
     def _program(self) -> torch.export.ExportedProgram:
@@ -320,18 +334,18 @@ class Exporter:
         return model
 
     def _check(self, graph: DeployGraph) -> None:
-        """Raises BuildError when the graph's class map is not the student's: a fold that does not hold."""
+        """Raises BuildError when the graph's answers are not the network's: a fold that does not hold."""
         generator = torch.Generator().manual_seed(0)
         image = torch.randint(0, 256, (1, *self.input_size, 3), dtype=torch.uint8, generator=generator)
         size = None if self.input_size == self.network_size else self.network_size
         with torch.no_grad():
-            expected = torch.cat(self.student(network_rgb(image, size)), dim=1)
+            expected = torch.cat(self.source.answers(network_rgb(image, size)), dim=1)
             found = graph.channels(image)
         scale = float(expected.abs().max()) or 1.0
         error = float((found - expected).abs().max()) / scale
         if not error < 0.01:
             raise BuildError(
-                f"The deploy graph of {self.student.config.network['name']!r} differs from the network: {error:.1%}.",
+                f"The deploy graph of {self.source.name!r} differs from the network: {error:.1%}.",
                 hint="Its first convolution cannot take the normalisation in; please report this network.",
             )
 

@@ -11,23 +11,33 @@ from edgekit_runtime.errors import BuildError
 
 # The exported float32 graph is the same arithmetic as PyTorch's, in another order.
 SAME_GRAPH = 0.995
+SAME_DEPTH = 0.005
 
 
 def check_export(baseline: Measured) -> None:
     """Raises BuildError when the float32 graph is not the network: nothing else would mean anything then."""
-    if baseline.agreement < SAME_GRAPH:
-        raise BuildError(
-            f"The exported graph differs from PyTorch: {baseline.agreement:.2%} of the golden pixels agree.",
-            hint="An operation of the network does not survive the export; please report this network.",
-        )
+    found = baseline.pytorch
+    if found.agreement is not None and found.agreement < SAME_GRAPH:
+        what = f"{found.agreement:.2%} of the golden pixels agree"
+    elif found.depth_error is not None and not found.depth_error <= SAME_DEPTH:
+        what = f"depth is off by {found.depth_error:.2%}"
+    else:
+        return
+    raise BuildError(
+        f"The exported graph differs from PyTorch: {what}.",
+        hint="An operation of the network does not survive the export; please report this network.",
+    )
 
 
 def verdict(row: Measured, profile: Profile) -> str:
     """Why a candidate may not ship; empty when it may."""
-    if row.drop * 100 > profile.allowed_drop_points:
+    if row.drop is not None and row.drop * 100 > profile.allowed_drop_points:
         return f"loses {row.drop * 100:.2f} points of mIoU, {profile.allowed_drop_points:g} are allowed"
-    if row.agreement < profile.min_agreement:
-        return f"agrees with PyTorch in {row.agreement:.1%} of the pixels, {profile.min_agreement:.0%} are asked for"
+    agreement, depth = row.pytorch.agreement, row.baseline.depth_error
+    if agreement is not None and agreement < profile.min_agreement:
+        return f"agrees with PyTorch in {agreement:.1%} of the pixels, {profile.min_agreement:.0%} are asked for"
+    if depth is not None and not depth * 100 <= profile.allowed_depth_error_percent:
+        return f"shifts depth by {depth:.2%}, {profile.allowed_depth_error_percent:g}% is allowed"
     return ""
 
 
@@ -55,7 +65,8 @@ def require(rows: Sequence[Measured], profile: Profile) -> Measured:
     ]
     raise BuildError(
         f"No candidate passed the accuracy gate of {profile.name}: {'; '.join(reasons) or 'none could be run'}.",
-        hint=f"Allow more (allowed_drop_points), add {BASELINE} to precisions, or train the student further.",
+        hint="Allow more (allowed_drop_points, allowed_depth_error_percent), "
+        f"add {BASELINE} to precisions, or train the student further.",
     )
 
 
@@ -66,17 +77,20 @@ def candidate_table(
     fallback: Measured | None,
     metric: str,
 ) -> list[dict[str, Any]]:
-    """Rows for the manifest and for `--json`: latencies in ms, accuracy and its drop as fractions of one."""
+    """Rows for the manifest and for `--json`: latencies in ms, accuracy and its drop as fractions of one.
+
+    `metric` says what accuracy is of labels; where there are none, it is one minus the error of depth against fp32.
+    """
     return [
         {
             "engine": row.candidate.variant.engine,
             "precision": row.candidate.variant.precision,
             "p50_ms": round(row.p50_ms, 3),
             "p95_ms": round(row.p95_ms, 3),
-            "accuracy": round(row.miou, 5),
-            "accuracy_drop": round(row.drop, 5),
-            "accuracy_metric": metric,
-            "agreement": round(row.agreement, 5),
+            **_accuracy(row, metric),
+            "agreement": _rounded(row.pytorch.agreement),
+            "depth_error": _rounded(row.baseline.depth_error),
+            "depth_error_pytorch": _rounded(row.pytorch.depth_error),
             "size_bytes": row.candidate.size,
             "chosen": row is chosen,
             "fallback": row is fallback,
@@ -84,3 +98,14 @@ def candidate_table(
         }
         for row in rows
     ]
+
+
+def _accuracy(row: Measured, metric: str) -> dict[str, Any]:
+    if row.miou is not None:
+        return {"accuracy": _rounded(row.miou), "accuracy_drop": _rounded(row.drop), "accuracy_metric": metric}
+    error = row.baseline.depth_error or 0.0
+    return {"accuracy": _rounded(1 - error), "accuracy_drop": _rounded(error), "accuracy_metric": "depth against fp32"}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)

@@ -59,14 +59,17 @@ class Material:
         return all(frame.labels is not None for frame in self.judged)
 
 
-def gather(data: Path | str | None, taxonomy: Taxonomy, size: Size, calibration: int, judged: int) -> Material:
-    """Frames from the data set at `data`, or from the synthetic world. Raises DataError."""
+def gather(data: Path | str | None, taxonomy: Taxonomy | None, size: Size, calibration: int, judged: int) -> Material:
+    """Frames from the data set at `data`, or from the synthetic world; labels where they have this taxonomy.
+
+    Raises DataError.
+    """
     if data is None:
         return _from_world(taxonomy, size, calibration, judged)
     return _from_dataset(Dataset.open(data), taxonomy, size, calibration, judged)
 
 
-def _from_dataset(dataset: Dataset, taxonomy: Taxonomy, size: Size, calibration: int, judged: int) -> Material:
+def _from_dataset(dataset: Dataset, taxonomy: Taxonomy | None, size: Size, calibration: int, judged: int) -> Material:
     videos = [dataset.video(name) for name in dataset.videos]
     videos = [video for video in videos if RGB in video.modalities]
     frames = {
@@ -106,8 +109,8 @@ def _from_dataset(dataset: Dataset, taxonomy: Taxonomy, size: Size, calibration:
     )
 
 
-def _from_world(taxonomy: Taxonomy, size: Size, calibration: int, judged: int) -> Material:
-    known = taxonomy.classes == DRONESCAPES.classes
+def _from_world(taxonomy: Taxonomy | None, size: Size, calibration: int, judged: int) -> Material:
+    known = taxonomy is not None and taxonomy.classes == DRONESCAPES.classes
     with progress("Rendering frames", calibration + judged) as advance:
         calibration_images, judged_frames = [], []
         for frame in _fly(CALIBRATION_SEEDS, size, calibration):
@@ -139,8 +142,10 @@ def _indices(video: Video) -> npt.NDArray[np.intp]:
     return np.flatnonzero(video.done(RGB))
 
 
-def _truth_name(videos: list[Video], taxonomy: Taxonomy) -> str | None:
-    """The modality with human labels or exact ground truth in the student's classes, if there is one."""
+def _truth_name(videos: list[Video], taxonomy: Taxonomy | None) -> str | None:
+    """The modality with human labels or exact ground truth in these classes, if there is one."""
+    if taxonomy is None:
+        return None
     for video in videos:
         for name, modality in video.modalities.items():
             if modality.truth and modality.kind is Kind.LABELS and modality.taxonomy is not None:

@@ -50,6 +50,7 @@ class Profile(BaseModel):
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
     allowed_drop_points: Annotated[float, Field(ge=0, le=100)]
+    allowed_depth_error_percent: Annotated[float, Field(ge=0, le=100)]
     min_agreement: Annotated[float, Field(ge=0, le=1)]
     calibration_frames: Annotated[int, Field(ge=1, le=4096)]
     judged_frames: Annotated[int, Field(ge=1, le=4096)]

@@ -32,8 +32,16 @@ def build(
         Path | None, typer.Option(metavar="DIR", help="Student checkpoint; else the newest one below this folder.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="An off-the-shelf model; not in this version.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Instead of a student: dpt-large, depth-anything-small, segformer-b0 ..., or a checkpoint of "
+            "transformers, by name or folder.",
+        ),
     ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="With --model: what the network sees; else as published.")
+    ] = "",
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Data set to calibrate and judge with; else the student's.")
     ] = None,
@@ -42,18 +50,36 @@ def build(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a student into the fastest bundle that is as accurate as the profile asks."""
+    """Turn a student, or a network that others have trained, into the fastest bundle that is as accurate as the profile
+    asks.
+    """
     from edgekit.profiles import load_profile
 
-    if model is not None:
-        raise UsageError(
-            "--model: off-the-shelf models cannot be built by this version.", hint="Build a student with --student DIR."
-        )
+    if model is not None and student is not None:
+        raise UsageError("--model and --student name two networks.", hint="Give one of them.")
+    if size and model is None:
+        raise UsageError("--size is of --model.", hint="What a student sees, the profile says: network_size.")
     target = load_profile(profile)
     # Only now what takes seconds to import: a misspelt profile is answered at once.
-    from edgekit.build import build as build_bundle
-    from edgekit.locate import BUILD_FOLDER, DEFAULT_STUDENT, find_data, find_student
+    from edgekit.locate import BUILD_FOLDER
     from edgekit_experts.dataset import Dataset
+
+    if data is not None and not Dataset.exists(data):
+        raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
+    folder = output or BUILD_FOLDER / target.name
+    if model is None:
+        built = _build_student(student, target, folder, data)
+    else:
+        built = _build_model(model, size, target, folder, data)
+    if json:
+        emit(_document(built))
+    else:
+        _show(built)
+
+
+def _build_student(student: Path | None, target: Profile, output: Path, data: str | None) -> Built:
+    from edgekit.build import build_student
+    from edgekit.locate import DEFAULT_STUDENT, find_data, find_student
     from edgekit_student.checkpoint import read_config
 
     folder = student or find_student(Path.cwd())
@@ -61,16 +87,24 @@ def build(
         console.print("Student: the one that comes with edgekit; there is none below this folder (or --student DIR).")
     elif student is None:
         console.print(f"Student: {_short(folder)}, the newest below this folder (or --student DIR).", markup=False)
-    if data is not None and not Dataset.exists(data):
-        raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
     material = data if data is not None else find_data(read_config(folder), folder)
-    built = build_bundle(
-        folder, target, output or BUILD_FOLDER / target.name, material, lambda text: console.print(text, markup=False)
-    )
-    if json:
-        emit(_document(built))
-    else:
-        _show(built)
+    return build_student(folder, target, output, material, _say)
+
+
+def _build_model(model: str, size: str, target: Profile, output: Path, data: str | None) -> Built:
+    from edgekit.build import build as build_bundle
+    from edgekit.offshelf import of_checkpoint
+    from edgekit_experts.video import checked_size
+
+    try:
+        wanted = checked_size(size) if size else None
+    except ValueError:
+        raise UsageError(f"{size!r} is not a size.", hint="Write WIDTHxHEIGHT, such as 512x288.") from None
+    return build_bundle(of_checkpoint(model, target.input_size, wanted), target, output, data, _say)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False)
 
 
 def bench(
@@ -139,8 +173,15 @@ def _show(built: Built) -> None:
         pad_edge=False,
         padding=(0, 0, 0, 2),
     )
+    labels = any(row["agreement"] is not None for row in built.candidates)
+    depth = any(row["depth_error"] is not None for row in built.candidates)
+    columns = {"p50 ms": "p50_ms", "p95 ms": "p95_ms"}
+    if labels:
+        columns |= {"mIoU %": "accuracy", "lost": "accuracy_drop", "agree %": "agreement"}
+    if depth:
+        columns |= {"depth off %": "depth_error"}
     table.add_column("candidate", no_wrap=True)
-    for title in ("p50 ms", "p95 ms", "mIoU %", "lost", "agree %", "kB"):
+    for title in (*columns, "kB"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in built.candidates:
@@ -148,11 +189,7 @@ def _show(built: Built) -> None:
         verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else verdict
         table.add_row(
             f"{row['engine']} {row['precision']}",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p95_ms']:.2f}",
-            f"{100 * row['accuracy']:.2f}",
-            f"{100 * row['accuracy_drop']:.2f}",
-            f"{100 * row['agreement']:.2f}",
+            *(_cell(row[field], 1 if title.endswith("ms") else 100) for title, field in columns.items()),
             f"{row['size_bytes'] / 1000:.0f}",
             verdict,
             style="bold" if row["chosen"] else None,
@@ -163,17 +200,24 @@ def _show(built: Built) -> None:
             console.print(f"Refused: {row['engine']} {row['precision']}: {row['rejected']}.", markup=False)
     for skip in built.skipped:
         console.print(f"Not tried: {skip.engine} {skip.precision}: {skip.reason}.", markup=False)
-    console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
-    if built.candidates and built.candidates[0]["accuracy_metric"] != "miou":
+    if labels:
+        console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
+    if depth:
+        console.print("depth off: mean difference from fp32, as a share of the mean depth.")
+    if labels and built.candidates[0]["accuracy_metric"] != "miou":
         console.print("Without labels, mIoU is agreement with the float32 class maps.")
     if built.manifest.input_size != asked:
-        console.print(f"Input: the size of the student's training; the profile's is {_by(asked)} (network_size).")
+        console.print(f"Input: the size that the network was trained at; the profile's is {_by(asked)} (network_size).")
     if network != built.manifest.input_size:
         console.print(f"The network sees the input at {_by(network)} (network_size of the profile).")
     size = built.bundle.stat().st_size / 1e6
     console.print(f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s", markup=False)
     say_doubts(built.doubts)
     console.print(f"Next: edgekit run --camera 0 --bundle {built.bundle}", markup=False)
+
+
+def _cell(value: float | None, scale: float) -> str:
+    return "–" if value is None else f"{scale * value:.2f}"
 
 
 def _profile_table(profile: Profile) -> dict[str, Any]:
