@@ -38,6 +38,7 @@ BUILTIN: Mapping[str, str] = {
     "key_points": "edgekit_experts.classical.features:KeyPoints",
     "normals": "edgekit_experts.classical.normals:Normals",
     "label_map": "edgekit_experts.classical.labels:LabelMap",
+    "jury_verdict": "edgekit_experts.classical.labels:JuryVerdict",
     "majority_vote": "edgekit_experts.classical.labels:MajorityVote",
     "vote_agreement": "edgekit_experts.classical.labels:VoteAgreement",
     "temporal_median": "edgekit_experts.classical.labels:TemporalMedian",

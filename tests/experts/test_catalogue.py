@@ -24,6 +24,7 @@ from edgekit_runtime.modality import Kind
 
 PAGE = (Path(__file__).parents[2] / "docs" / "experts.md").read_text(encoding="utf-8")
 NEEDS_WEIGHTS = {
+    "jury_verdict",
     "bundle",
     "marigold_depth",
     "model",

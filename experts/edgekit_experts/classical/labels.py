@@ -6,12 +6,15 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.expert import Batch, Expert
+from edgekit_experts.jury import Jury
 from edgekit_experts.mapping import find_mapping
 from edgekit_experts.typecheck import common_taxonomy, expect
 from edgekit_runtime.errors import ExpertError
@@ -87,6 +90,61 @@ class MajorityVote(Expert):
         if self.weights:
             return weighted_vote(maps, self.weights, self._taxonomy.ignore)
         return vote(maps, self._taxonomy.ignore)[0]
+
+
+class JuryVerdict(Expert):
+    """The most probable class after all that the label maps `of` say: uint8 (H, W, 1), ids of their taxonomy.
+
+    `jury` is a file that `edgekit jury` has written: how far each map can be trusted for each class. What a map ignores
+    counts as said, too; where all ignore, the result is ignored. Method: Dawid and Skene (1979), see
+    `edgekit_experts.jury`.
+    """
+
+    makes = "labels"
+    weights_from = "your file"
+    example: ClassVar[Mapping[str, Any]] = {
+        "of": ["simulated_sharp", "simulated_smooth", "simulated_sloppy"],
+        "jury": "jury.json",
+    }
+
+    def __init__(self, of: Sequence[str], jury: str) -> None:
+        self.of = _names(of, "jury_verdict")
+        self._path = Path(jury)
+        self._taxonomy: Taxonomy | None = None
+
+    @cached_property
+    def _jury(self) -> Jury:
+        return Jury.read(self._path)
+
+    @property
+    def identity(self) -> str:
+        return hashlib.sha256(self._jury.to_json().encode()).hexdigest()[:16]
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return self.of
+
+    def produces(self, inputs: Mapping[str, Modality]) -> Modality:
+        self._taxonomy = common_taxonomy(inputs, self.of, "jury_verdict")
+        if missing := [name for name in self.of if name not in self._jury.of]:
+            raise ExpertError(
+                f"jury_verdict: {self._path} knows nothing of {', '.join(missing)}.",
+                hint=f"It knows {', '.join(self._jury.of)}; edgekit jury DATA makes another.",
+            )
+        if self._taxonomy.classes != self._jury.classes:
+            raise ExpertError(
+                f"jury_verdict: {self._path} is about {', '.join(self._jury.classes)}; the maps have other classes.",
+                hint="Make one for these maps: edgekit jury DATA",
+            )
+        truth = any(inputs[name].truth for name in self.of)
+        return Modality("verdict", Kind.LABELS, 1, "uint8", taxonomy=self._taxonomy, truth=truth)
+
+    def compute(self, batch: Batch) -> Array:
+        assert self._taxonomy is not None, "produces() comes first"
+        maps = {name: batch.inputs[name][..., 0] for name in self.of}
+        verdict: Array = self._jury.evidence(maps).argmax(axis=-1).astype(np.uint8)
+        verdict[np.logical_and.reduce([ids == self._taxonomy.ignore for ids in maps.values()])] = self._taxonomy.ignore
+        return verdict[..., None]
 
 
 class VoteAgreement(Expert):

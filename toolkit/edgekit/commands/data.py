@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgekit_experts.config import Config
+    from edgekit_experts.jury import Jury
     from edgekit_experts.pipeline import ExtractOptions, ExtractReport, Progress
     from edgekit_experts.status import ModalityStatus, Status, VideoStatus
     from edgekit_experts.video import VideoReader
@@ -44,6 +45,7 @@ def register(app: typer.Typer) -> None:
     imports.command("vre")(import_vre)
     app.command("extract")(extract)
     app.command("derive")(derive)
+    app.command("jury")(jury)
     app.add_typer(imports, name="import")
     app.command("export")(export)
     app.command("status")(status)
@@ -101,6 +103,67 @@ def derive(
     opened = Dataset.open(data)
     readers = stored_videos(opened, chosen, tuple(video or ()))
     _run(readers, data, chosen, ExtractOptions(name_list(only), split="", workers=workers), json)
+
+
+def jury(
+    data: DataArgument,
+    of: Annotated[str, typer.Option(metavar="A,B,C", help="Label maps that are stored, a student's among them.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.toml", help="What derive takes; FILE.json beside it.")
+    ],
+    name: Annotated[str, typer.Option(help="What the verdict will be called in the data set.")] = "",
+    split: Annotated[str, typer.Option(help="The frames to learn from.")] = "train",
+    json: Json = False,
+) -> None:
+    """Find out how far each label map can be trusted for each class, without a true label (Dawid and Skene 1979).
+
+    It takes maps whose errors differ: a student that learnt from the vote of the others knows more than one of them.
+    """
+    from edgekit_experts.dataset import Dataset
+    from edgekit_experts.dataset.names import check_name
+    from edgekit_experts.jury import fit_jury
+    from edgekit_runtime.files import output_file
+
+    if output.suffix != ".toml":
+        raise UsageError(f"{output} is no .toml file.", hint="Name one: -o jury.toml")
+    verdict = name or output.stem
+    check_name(verdict, "modality")
+    opened = Dataset.open(data)
+    with progress("Jury") as advance:
+        found = fit_jury(opened, name_list(of), split=split, on_frame=advance)
+    table = output.with_suffix(".json")
+    names = ", ".join(f'"{each}"' for each in found.of)
+    settings = (
+        f'[{verdict}]\nexpert = "jury_verdict"\nof = [{names}]\njury = "{table.as_posix()}"\n\n'
+        f'[{verdict}_agreement]\nexpert = "vote_agreement"\nof = [{names}]\n'
+    )
+    for path, text in ((table, found.to_json()), (output, settings)):
+        with output_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    if json:
+        emit({"config": str(output), "jury": str(table), "modality": verdict, **found.provenance})
+        return
+    _show_jury(found)
+    console.print(f"Next: edgekit derive {data} -c {output}", markup=False)
+
+
+def _show_jury(found: Jury) -> None:
+    """How often each map says a class where the jury finds it."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    table.add_column("class")
+    for name in (*found.of, "pixels"):
+        table.add_column(f"{name} %", justify="right")
+    for number, label in enumerate(found.classes):
+        table.add_row(
+            label,
+            *(f"{100 * matrix[number, number]:.1f}" for matrix in found.confusion),
+            f"{100 * found.prior[number]:.1f}",
+        )
+    stdout().print(table)
+    frames, rounds = found.provenance["frames"], found.provenance["iterations"]
+    console.print(f"How often each names a class where the jury finds it; {frames} frames, {rounds} iterations.")
 
 
 def import_frames(
