@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +28,22 @@ def batch_indices(count: int, number: int, batch: int, seed: int) -> list[int]:
         epoch, place = divmod(position, count)
         picks.append(int(_permutation(count, seed, epoch)[place]))
     return picks
+
+
+def drawn_by_class(
+    picks: list[int], areas: npt.NDArray[np.floating[Any]], share: float, rng: np.random.Generator
+) -> list[int]:
+    """`picks` of which `share` are replaced by frames drawn for a class: each class as often as any other, a frame as
+    often as it has much of it. `areas` `(frames, classes)` is how much of each frame is of which class.
+
+    Method: class uniform sampling (Zhu et al., arXiv 1812.01593).
+    """
+    chances = areas / np.maximum(areas.sum(axis=0), 1e-12)
+    classes = np.flatnonzero(areas.sum(axis=0) > 0)
+    return [
+        int(rng.choice(len(areas), p=chances[:, rng.choice(classes)])) if rng.random() < share else pick
+        for pick in picks
+    ]
 
 
 def _permutation(count: int, seed: int, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import FOLLOWING, augment, pasted
-from edgekit_student.batches import Batch, batch_indices, collate
+from edgekit_student.batches import Batch, batch_indices, collate, drawn_by_class
 from edgekit_student.checkpoint import CheckpointConfig, borrow
 from edgekit_student.encoding import Encoded, averaged, encode
 from edgekit_student.fit import Progress
@@ -132,9 +133,14 @@ def distill(
         picture = samples[after.get(index, index)]["rgb"]
         return whole(index) | {FOLLOWING: picture, FOLLOWING + PRESENT: np.asarray(there)}
 
+    areas = _areas(lessons, target, split.kept) if settings.by_class else np.empty((0, 0))
+
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
-        picks = [split.kept[i] for i in batch_indices(len(split.kept), step, settings.optimisation.batch, seed)]
+        places = batch_indices(len(split.kept), step, settings.optimisation.batch, seed)
+        if settings.by_class:
+            places = drawn_by_class(places, areas, settings.by_class, rng)
+        picks = [split.kept[place] for place in places]
         views = [augment(with_following(i), modalities, augmentation, rng) for i in picks]
         views = pasted(views, classes, augmentation.paste, rng)
         return collate([_with_flow(view) for view in views] if settings.temporal else views)
@@ -190,6 +196,13 @@ def distill(
     if leads():
         student.save(folder)
     return student
+
+
+def _areas(lessons: Lessons, target: str, kept: Sequence[int]) -> npt.NDArray[np.float64]:
+    """`(frames, classes)`: how much of each frame is of which class, as it was taught."""
+    classes = len(lessons.frequencies)
+    ids = (class_ids(lessons.forms[target], lessons.taught[index][target]) for index in kept)
+    return np.stack([np.bincount(each.ravel(), minlength=256)[:classes] / each.size for each in ids])
 
 
 def _following(frames: Sequence[FrameRef], kept: Sequence[int]) -> dict[int, int]:

@@ -200,6 +200,9 @@ class DistillSettings(_Table):
         "", description="modality that says how much each pixel of the target counts, such as `vote_agreement` makes"
     )
     start: str = _START
+    by_class: float = Field(
+        0.0, ge=0, le=1, description="share of the frames that are drawn for a class, each class as often as any other"
+    )
     missing: _Missing = "drop"
     loss_weights: dict[str, float] = Field(
         default_factory=dict, description="by output; else 1 for labels and 0.3 for the others"

@@ -8,7 +8,7 @@ import torch
 
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.augment import augment, paste_classes, pasted
-from edgekit_student.batches import batch_indices
+from edgekit_student.batches import batch_indices, drawn_by_class
 from edgekit_student.encoding import decode, encode, encode_into, mirrored
 from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
@@ -280,3 +280,18 @@ def test_a_model_that_has_learnt_little_is_doubted_in_words() -> None:
     # Against its own answers in another form, only what it answers counts.
     assert doubts(poor, names, "", told_apart=False) == ()
     assert len(doubts(constant, names, "", told_apart=False)) == 1
+
+
+def test_frames_drawn_for_a_class_show_rare_ones_as_often_as_common_ones() -> None:
+    areas = np.zeros((50, 3))
+    areas[:, 0] = 0.9
+    areas[7, 1], areas[9, 1] = 0.1, 0.3  # class 1 is in two frames, class 2 in none
+    rng = np.random.default_rng(0)
+    drawn = drawn_by_class([0] * 4000, areas, 1.0, rng)
+    counts = np.bincount(drawn, minlength=50)
+    assert abs(counts[9] / 4000 - 0.75 / 2) < 0.05
+    assert abs(counts[7] / 4000 - 0.25 / 2) < 0.05
+    assert counts.min() > 0
+    half = drawn_by_class([3] * 4000, areas, 0.5, rng)
+    assert abs(np.mean(np.array(half) == 3) - 0.5) < 0.05
+    assert drawn_by_class([1, 2, 3], areas, 0.0, rng) == [1, 2, 3]
