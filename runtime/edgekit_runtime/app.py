@@ -61,6 +61,7 @@ def run(
     frames: int | None = None,
     overlay: bool = True,
     engine: str | None = None,
+    key: Path | None = None,
     stats_file: Path | None = None,
     on_ready: Callable[[Ready], None] | None = None,
     on_stats: Callable[[Stats], None] | None = None,
@@ -69,8 +70,9 @@ def run(
     """Runs a bundle over a source into sinks until the source ends, `frames` were shown, or SIGINT or SIGTERM.
 
     `source` and `sinks` are as `open_source` and `open_sink` describe them; without `overlay` sinks get the bare
-    frames; `engine` restricts the bundle's variants; `stats_file` gets the figures as JSON about once a second;
-    `started` (`time.monotonic()`) is where the time to the first result counts from.
+    frames; `engine` restricts the bundle's variants, `key` (a public key, PEM) says who must have signed it;
+    `stats_file` gets the figures as JSON about once a second; `started` (`time.monotonic()`) is where the time to the
+    first result counts from.
 
     Raises UsageError before anything is opened, and BundleError, EngineError, SourceError or SinkError after; sinks
     are finished in any case.
@@ -83,7 +85,7 @@ def run(
     stop = threading.Event()
     last = Stats()
     with _stop_on_signals(stop):
-        opened = _open_both(bundle, source, engine, stop)
+        opened = _open_both(bundle, source, engine, key, stop)
         if opened is None:
             return Stats(state="ended", reason="stopped")
         model, frames_in = opened
@@ -123,14 +125,14 @@ def _ready(model: Model, source: Source) -> Ready:
 
 
 def _open_both(
-    bundle: str | Path, source: str, engine: str | None, stop: threading.Event
+    bundle: str | Path, source: str, engine: str | None, key: Path | None, stop: threading.Event
 ) -> tuple[Model, Source] | None:
     """Both at once, since each takes a good part of a second; None when told to stop meanwhile.
 
     In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. One
     that is at work is waited for, as a process that ends under a compiler's threads crashes.
     """
-    model = _background(lambda: load(bundle, engine=engine))
+    model = _background(lambda: load(bundle, engine=engine, key=key))
     frames = _background(lambda: open_source(source))
     pending: set[Future[Any]] = {model, frames}
     try:

@@ -15,13 +15,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from edgekit_runtime.digest import digest_bytes, digest_stream
 from edgekit_runtime.errors import BundleError
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
+from edgekit_runtime.signature import MAX_SIGNATURE_BYTES, SIGNATURE, Signature, check_signature
 
 SUFFIX = ".edgekit"
 MAX_MANIFEST_BYTES = 4 << 20
@@ -37,10 +38,15 @@ _READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `path` is where it lies, `manifest` what it says about itself."""
+    """A verified bundle. `path` is where it lies, `manifest` what it says about itself, `text` its very bytes.
+
+    `signature` is what lies beside it, if anything does; it was verified where a key was given.
+    """
 
     path: Path
     manifest: Manifest
+    text: bytes = field(repr=False)
+    signature: Signature | None = None
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, checked against the manifest once more. Raises BundleError."""
@@ -54,11 +60,12 @@ class Bundle:
         return data
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, *, key: Path | None = None) -> Bundle:
     """Opens and verifies a bundle: a directory with a `manifest.json`, a zip of one, or a folder with one such zip.
 
-    Raises BundleError when it is missing, damaged, altered, from a newer schema, or holds anything that a bundle
-    never holds (links, unlisted files, paths that leave it).
+    With `key`, a public Ed25519 key (PEM), it must be signed by that. Raises BundleError when it is missing, damaged,
+    altered, not signed so, from a newer schema, or holds anything that a bundle never holds (links, unlisted files,
+    paths that leave it); UsageError where the key cannot be read.
     """
     path = locate_bundle(path)
     with _open_container(path) as container:
@@ -69,6 +76,9 @@ def open_bundle(path: str | Path) -> Bundle:
             raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
         with container.open(MANIFEST) as file:
             text = _bounded(file, MAX_MANIFEST_BYTES)
+        signature = _signature(path, container, sizes)
+        if key is not None:
+            check_signature(text, signature, key, str(path))
         manifest = Manifest.from_json(text, f"{path}/{MANIFEST}")
         _check_listing(path, sizes, manifest.files)
         for name, entry in manifest.files.items():
@@ -77,7 +87,16 @@ def open_bundle(path: str | Path) -> Bundle:
                     raise BundleError(
                         f"{path}: {name} is not what the manifest says (SHA-256 differs).", hint=_COPY_AGAIN
                     )
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, text, signature)
+
+
+def _signature(path: Path, container: _Container, sizes: Mapping[str, int]) -> Signature | None:
+    if SIGNATURE not in sizes:
+        return None
+    if sizes[SIGNATURE] > MAX_SIGNATURE_BYTES:
+        raise BundleError(f"{path}: {SIGNATURE} has {sizes[SIGNATURE]} bytes, which no signature needs.")
+    with container.open(SIGNATURE) as file:
+        return Signature.from_json(_bounded(file, MAX_SIGNATURE_BYTES), f"{path}/{SIGNATURE}")
 
 
 def locate_bundle(path: str | Path) -> Path:
@@ -113,7 +132,7 @@ def _check_listing(path: Path, sizes: Mapping[str, int], files: Mapping[str, Fil
         raise BundleError(f"{path}: the files would take more than {MAX_TOTAL_BYTES >> 30} GB.")
     for name in sorted(files.keys() - sizes.keys()):
         raise BundleError(f"{path}: {name} is missing.", hint=_COPY_AGAIN)
-    for name in sorted(sizes.keys() - files.keys() - {MANIFEST}):
+    for name in sorted(sizes.keys() - files.keys() - {MANIFEST, SIGNATURE}):
         raise BundleError(
             f"{path}: {name!r} is not listed in the manifest.", hint="A bundle holds nothing but its listed files."
         )

@@ -64,6 +64,7 @@ def _run(options: argparse.Namespace) -> int:
         frames=options.frames,
         overlay=not options.no_overlay,
         engine=options.engine,
+        key=options.key,
         stats_file=options.stats_file,
         on_ready=progress.ready,
         on_stats=progress.stats,
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")
     parser.add_argument("--engine", metavar="NAME", help="use only this engine: openvino or onnxruntime")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="refuse bundles that this public key has not signed")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON document at the end")
     parser.add_argument("--stats-file", type=Path, metavar="FILE", help="keep the figures in FILE, once a second")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

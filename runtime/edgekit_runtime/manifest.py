@@ -21,6 +21,8 @@ from edgekit_runtime.modality import Modality, Taxonomy
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+# No file of a bundle is called so.
+RESERVED = (MANIFEST, "manifest.sig")
 MAX_FILE_BYTES = 4 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -183,7 +185,7 @@ def _path(path: object) -> str:
     if not isinstance(path, str) or not path or "\\" in path or "\0" in path or ":" in path:
         raise ValueError(f"file path {path!r} is not allowed")
     pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path == MANIFEST:
+    if pure.is_absolute() or ".." in pure.parts or str(pure) != path or path in RESERVED:
         raise ValueError(f"file path {path!r} is not allowed")
     return path
 

@@ -129,12 +129,13 @@ class Model:
         return self._buffer
 
 
-def load(path: str | Path, *, engine: str | None = None) -> Model:
+def load(path: str | Path, *, engine: str | None = None, key: Path | None = None) -> Model:
     """Verifies a bundle and opens the first of its variants that runs here; `engine` restricts the choice.
 
-    Raises BundleError (missing, damaged, altered, too new) and EngineError (no engine for it is installed).
+    With `key`, a public Ed25519 key (PEM), only bundles that it has signed are opened. Raises BundleError (missing,
+    damaged, altered, too new, not signed so) and EngineError (no engine for it is installed).
     """
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, key=key)
     model = Model(bundle, open_first(bundle, engine))
     model.warm_up()
     return model

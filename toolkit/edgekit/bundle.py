@@ -13,10 +13,12 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.files import flush, whole
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
+from edgekit_runtime.signature import SIGNATURE
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o100644 << 16
@@ -27,10 +29,20 @@ def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
     return {name: digest_bytes(data) for name, data in sorted(files.items())}
 
 
+def contents(bundle: Bundle) -> dict[str, bytes]:
+    """Everything in a bundle, as it is, its signature too; each file is checked once more. Raises BundleError."""
+    signature = {SIGNATURE: bundle.signature.to_json()} if bundle.signature else {}
+    return {MANIFEST: bundle.text, **signature, **{name: bundle.read(name) for name in bundle.manifest.files}}
+
+
 def write_folder(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """An unpacked bundle in a new folder; for places that nobody else looks at while it is written."""
+    unpack(folder, {MANIFEST: manifest.to_json().encode(), **files})
+
+
+def unpack(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True)
-    for name, data in {MANIFEST: manifest.to_json().encode(), **files}.items():
+    for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -38,11 +50,15 @@ def write_folder(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
 
 def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """One `.edgekit` file, replaced in one step. Raises BuildError when it cannot be written."""
-    contents = {MANIFEST: manifest.to_json().encode(), **files}
+    pack(path, {MANIFEST: manifest.to_json().encode(), **files})
+
+
+def pack(path: Path, files: Mapping[str, bytes]) -> None:
+    """The zip of these files, manifest and all. Raises BuildError when it cannot be written."""
     check_writable(path)
-    with _explained(path), whole(path) as partial:
+    with explained(path), whole(path) as partial:
         with zipfile.ZipFile(partial, "w") as archive:
-            for name, data in sorted(contents.items()):
+            for name, data in sorted(files.items()):
                 entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = _PLAIN_FILE
@@ -53,14 +69,14 @@ def write_zip(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Non
 
 def check_writable(path: Path) -> None:
     """Fails now, not after the minutes of a build, when `path` cannot be written. Raises BuildError."""
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """What goes wrong in writing `path`, as BuildError."""
     if path.is_dir():
         raise BuildError(f"{path} is a folder.", hint="Remove it, or choose another place with -o DIR.")

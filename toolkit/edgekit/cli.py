@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from edgekit._version import __version__
-from edgekit.commands import build, data, demo, doctor, experts, rounds, run, scores, training, view
+from edgekit.commands import build, bundle, data, demo, doctor, experts, rounds, run, scores, training, view
 from edgekit.console import console
 from edgekit_runtime.errors import EdgekitError
 
@@ -47,7 +47,7 @@ def _options(
     pass
 
 
-for _module in (demo, data, view, experts, training, scores, rounds, build, run, doctor):
+for _module in (demo, data, view, experts, training, scores, rounds, build, bundle, run, doctor):
     _module.register(app)
 
 

@@ -38,6 +38,9 @@ def run(
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     overlay: Annotated[bool, typer.Option(help="Draw classes, legend and rates over the picture.")] = True,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="Only this engine of the bundle.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this public key has not signed.")
+    ] = None,
     stats_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the figures in FILE, once a second.")
     ] = None,
@@ -68,6 +71,7 @@ def run(
         frames=frames,
         overlay=overlay,
         engine=engine,
+        key=key,
         stats_file=stats_file,
         on_ready=progress.ready,
         on_stats=progress.stats,
