@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.candidates import make_candidate, opened
+from edgekit.candidates import make_candidate, make_form, opened
 from edgekit.deployable import of_student
 from edgekit.export import Exporter
-from edgekit.profiles import EngineName, Precision, load_profile
+from edgekit.material import Material
+from edgekit.profiles import load_profile
+from edgekit.targets import EngineName, Precision, Target
 from edgekit_experts.taxonomies import DRONESCAPES
 from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.modality import Kind, Modality
@@ -58,7 +60,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     exporter = _exporter(network, label_stride)
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (*SIZE, 3), np.uint8) for _ in range(4)]
-    candidate = make_candidate(exporter, library, precision, frames)
+    form = make_form(exporter, library, precision, Material(tuple(frames), (), "noise", {}))
+    candidate = make_candidate(form, Target(library), precision, exporter.profile)
     with opened(exporter, [candidate]) as (engines, refused):
         assert not refused
         yield engines[candidate.key]

@@ -21,10 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit.candidates import make_candidate, opened, time_engines
+from edgekit.candidates import make_candidate, make_form, opened, time_engines
 from edgekit.deployable import of_student
 from edgekit.export import Exporter
+from edgekit.material import Material
 from edgekit.profiles import load_profile
+from edgekit.targets import Target
 from edgekit_experts.dataset import Dataset
 from edgekit_experts.taxonomies import CAMVID
 from edgekit_runtime.modality import Kind, Modality
@@ -99,7 +101,8 @@ def latencies(names: list[str]) -> dict[str, float]:
         engines = {}
         for name in names:
             exporter = Exporter(of_student(student(name)), profile)
-            candidate = make_candidate(exporter, "openvino", "int8", frames)
+            form = make_form(exporter, "openvino", "int8", Material(tuple(frames), (), "noise", {}))
+            candidate = make_candidate(form, Target("openvino"), "int8", profile)
             found, refused = stack.enter_context(opened(exporter, [candidate]))
             assert not refused, refused
             engines[name] = found[candidate.key]

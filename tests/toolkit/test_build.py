@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,13 +20,14 @@ import torch
 from rich.console import Console
 
 from edgekit.build import Built, build_student
-from edgekit.candidates import make_candidate
+from edgekit.candidates import make_form
 from edgekit.commands.build import _show as show
 from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.locate import DEFAULT_BUNDLE
 from edgekit.material import gather
 from edgekit.profiles import Profile, load_profile
+from edgekit.targets import Target, absent
 from edgekit_experts.taxonomies import CAMVID, DRONESCAPES
 from edgekit_runtime import load
 from edgekit_runtime.errors import BuildError, CheckpointError
@@ -70,6 +72,20 @@ def test_the_manifest_has_the_whole_table_and_where_everything_comes_from(built:
     assert str(Path.home()) not in built.manifest.to_json()
 
 
+def test_a_page_shows_what_was_tried_what_ships_and_what_it_says(built: Built) -> None:
+    page = built.report.read_text()
+    assert built.report.name == "edge-150k-report.html"
+    chosen = next(row for row in built.candidates if row["chosen"])
+    assert f'<tr class="ships">\n<td class="text">{chosen["engine"]} {chosen["precision"]}</td>' in page
+    assert page.count("<img ") == 3 * 4, "frame, PyTorch and bundle, of four frames"
+    assert "% of the pixels have the same class" in page
+    assert all(name in page for name in DRONESCAPES.classes)
+    assert page.count("<circle") == len(built.candidates)
+    assert re.search(r"\d+ layers in (I8|U8|BF16|FP32|F32)", page), "the precision of each layer"
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
 def test_labels_are_judged_by_where_there_are_any(built: Built) -> None:
     assert built.candidates[0]["accuracy_metric"] == "miou"
     assert 0.05 < built.candidates[0]["accuracy"] < 1
@@ -85,10 +101,24 @@ def test_int8_that_ruins_accuracy_does_not_ship(
     assert all(variant.precision != "int8" for variant in built.manifest.variants)
 
 
+def test_mixed_precision_saves_what_int8_ruins(
+    fragile_student_folder: Path, student_folder: Path, profile: Profile, data: Path, tmp_path: Path
+) -> None:
+    """The layers that INT8 ruins go back to float; where it ruins none, nothing is tried."""
+    ladder = profile.model_copy(update={"precisions": ("int8", "mixed", "fp32"), "fallbacks": ()})
+    built = build_student(fragile_student_folder, ladder, tmp_path / "fragile", data)
+    rows = {row["precision"]: row for row in built.candidates}
+    assert rows["int8"]["rejected"]
+    assert not rows["mixed"]["rejected"], rows["mixed"]
+    easy = ladder.model_copy(update={"allowed_drop_points": 50.0})
+    sound = build_student(student_folder, easy, tmp_path / "sound", data)
+    assert [(skip.candidate, skip.reason) for skip in sound.skipped] == [("openvino mixed", "int8 loses little enough")]
+
+
 def test_when_nothing_passes_the_build_fails_says_by_how_much_and_writes_nothing(
     fragile_student_folder: Path, profile: Profile, data: Path, tmp_path: Path
 ) -> None:
-    only_int8 = profile.model_copy(update={"precisions": ("int8",), "fallback_engine": None})
+    only_int8 = profile.model_copy(update={"precisions": ("int8",), "fallbacks": ()})
     with pytest.raises(BuildError, match=r"int8 loses \d+\.\d+ points of mIoU, 0.5 are allowed"):
         build_student(fragile_student_folder, only_int8, tmp_path, data)
     assert list(tmp_path.iterdir()) == []
@@ -96,11 +126,11 @@ def test_when_nothing_passes_the_build_fails_says_by_how_much_and_writes_nothing
 
 def test_equal_inputs_give_equal_bytes(student_folder: Path, profile: Profile, data: Path) -> None:
     """What is written with them is sorted and dated by the manifest alone: see test_bundle_writing."""
-    frames = gather(data, DRONESCAPES, (96, 160), 4, 1).calibration
+    frames = gather(data, DRONESCAPES, (96, 160), 4, 1)
 
     def forms() -> list[dict[str, bytes]]:
         exporter = Exporter(of_student(load_student(student_folder)), profile)
-        return [dict(make_candidate(exporter, engine, "int8", frames).files) for engine in profile.engines]
+        return [dict(make_form(exporter, target.engine, "int8", frames).files) for target in profile.targets]
 
     assert forms() == forms()
 
@@ -119,7 +149,7 @@ def test_without_labels_in_the_students_classes_candidates_are_compared_with_fp3
     tmp_path: Path,
 ) -> None:
     data = make_dataset(tmp_path / "data", *flight_frames, CAMVID)
-    floats = profile.model_copy(update={"precisions": ("bf16", "fp32"), "fallback_engine": None})
+    floats = profile.model_copy(update={"precisions": ("bf16", "fp32"), "fallbacks": ()})
     rows = {row["precision"]: row for row in build_student(student_folder, floats, tmp_path / "out", data).candidates}
     assert rows["fp32"]["accuracy_metric"] == "miou against fp32"
     assert rows["fp32"]["accuracy"] == 1.0
@@ -287,3 +317,43 @@ def test_a_build_opens_no_connection(student_folder: Path, profile_file: Path, d
     assert child.returncode == 0, child.stderr
     assert "CONNECTION" not in child.stdout
     assert not (home / "intel").exists()
+
+
+def test_what_this_machine_has_not_is_verified_and_never_timed(
+    edgekit: Callable[..., Any], student_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    """A bundle for a graphics unit that is not here: its variant first, without a latency, and the CPU's behind it."""
+    if not absent(Target("openvino", "GPU")):
+        pytest.skip("this machine has such a device")
+    own = tmp_path / "igpu.toml"
+    own.write_text('inherits = "laptop-igpu"\ninput_size = "160x96"\ncalibration_frames = 12\njudged_frames = 8\n')
+    shown = edgekit("build", "-p", own, "--student", student_folder, "--data", data, "-o", tmp_path / "out")
+    assert shown.status == 0, shown.err
+    assert "Not timed, only verified: OpenVINO finds no GPU here" in shown.err
+    (path,) = (tmp_path / "out").glob("*.edgekit")
+    with load(path) as model:
+        first, second, third = model.manifest.variants
+        assert (first.engine, first.device, first.p50_ms) == ("openvino", "GPU", None)
+        assert first.config["INFERENCE_PRECISION_HINT"] in ("f16", "f32")
+        assert first.miou is not None
+        assert (second.device, third.engine) == ("CPU", "onnxruntime")
+        assert second.p50_ms is not None
+        assert model.variant == second, "the runtime takes the first that it can open"
+        assert "GPU" in model.skipped[0].reason
+    rows = {(row["device"], row["precision"]): row for row in model.manifest.candidates if row["engine"] == "openvino"}
+    assert rows["GPU", "int8"]["accuracy"] == rows["CPU", "int8"]["accuracy"]
+    assert rows["GPU", "fp16"]["not_measured"]
+
+
+def test_a_board_that_this_is_not_gets_no_latencies_of_this_machine(
+    student_folder: Path, profile: Profile, data: Path, tmp_path: Path
+) -> None:
+    pi = load_profile("raspberry-pi-5").model_copy(
+        update={"input_size": profile.input_size, "calibration_frames": 12, "judged_frames": 8}
+    )
+    built = build_student(student_folder, pi, tmp_path, data)
+    assert all(row["p50_ms"] is None for row in built.candidates)
+    assert {row["not_measured"] for row in built.candidates} == {"this machine is no Raspberry Pi 5"}
+    (variant,) = built.manifest.variants
+    assert variant.precision == next(row["precision"] for row in built.candidates if not row["rejected"])
+    assert (variant.p50_ms, variant.config["intra_op_threads"]) == (None, 4)

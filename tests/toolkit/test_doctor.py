@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +50,16 @@ def test_two_opencv_wheels_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
     assert not finding.ok
     assert "opencv-python and opencv-python-headless" in finding.detail
     assert finding.hint.startswith("pip uninstall")
+
+
+def test_what_a_profile_needs_is_looked_for(edgekit: Callable[..., Any], tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('inherits = "laptop-cpu"\ndoctor = ["openvino", "openvino NPU", "a lens"]\n')
+    answer = edgekit("doctor", "--profile", own, "--json")
+    found = {check["name"]: check for check in json.loads(answer.out)["checks"]}
+    assert answer.status == 1
+    assert found["openvino"]["ok"]
+    assert not found["a lens"]["ok"]
+    assert found["a lens"]["detail"] == "asked for by the profile, and not found"
+    if not found["openvino NPU"]["ok"]:
+        assert "linux-npu-driver" in found["openvino NPU"]["hint"]

@@ -9,17 +9,18 @@ import pytest
 from edgekit import gate
 from edgekit.candidates import Candidate, Fidelity, Measured
 from edgekit.profiles import Profile
+from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import Variant
 
 
 def _row(precision: str, ms: float, drop: float = 0.0, agreement: float = 0.99, engine: str = "openvino") -> Measured:
-    candidate = Candidate(Variant(engine, "CPU", precision, "model.xml"), {"model.xml": b"x"})
+    candidate = Candidate(Target(engine), Variant(engine, "CPU", precision, "model.xml"), {"model.xml": b"x"})
     return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, Fidelity(0.99), Fidelity(agreement))
 
 
 def _depth_row(precision: str, ms: float, error: float, pytorch: float = 0.001) -> Measured:
-    candidate = Candidate(Variant("openvino", "CPU", precision, "model.xml"), {"model.xml": b"x"})
+    candidate = Candidate(Target("openvino"), Variant("openvino", "CPU", precision, "model.xml"), {"model.xml": b"x"})
     return Measured(candidate, ms, ms, None, None, Fidelity(depth_error=error), Fidelity(depth_error=pytorch))
 
 
@@ -27,7 +28,7 @@ def test_depth_that_is_shifted_too_far_does_not_ship(profile: Profile) -> None:
     rows = [_depth_row("int8", 4, 0.05), _depth_row("bf16", 7, 0.004), _depth_row("fp32", 20, 0.0)]
     assert gate.require(rows, profile) is rows[1]
     assert gate.verdict(rows[0], profile) == "shifts depth by 5.00%, 2% is allowed"
-    table = gate.candidate_table(rows, profile, rows[1], None, "miou")
+    table = gate.candidate_table(rows, profile, rows[1], (), "miou")
     assert [row["accuracy"] for row in table] == [0.95, 0.996, 1.0]
     assert {row["agreement"] for row in table} == {None}
 
@@ -72,8 +73,15 @@ def test_the_baseline_ships_only_where_the_profile_lists_it(profile: Profile) ->
 
 def test_the_fallback_is_chosen_by_the_same_rule_and_may_be_absent(profile: Profile) -> None:
     rows = [_row("int8", 4), _row("int8", 9, drop=0.1, engine="onnxruntime"), _row("fp32", 30, engine="onnxruntime")]
-    assert gate.choose(rows, profile, "onnxruntime") is rows[2]
-    assert gate.choose(rows[:2], profile, "onnxruntime") is None
+    assert gate.choose(rows, profile, Target("onnxruntime")) is rows[2]
+    assert gate.choose(rows[:2], profile, Target("onnxruntime")) is None
+
+
+def test_where_nothing_could_be_timed_the_first_of_the_ladder_that_passes_ships(profile: Profile) -> None:
+    rows = [_row("fp32", 20), _row("int8", 4, drop=0.02), _row("bf16", 7)]
+    blind = [replace(row, p50_ms=None, p95_ms=None) for row in rows]
+    assert gate.require(blind, profile) is blind[2]
+    assert [row["p50_ms"] for row in gate.candidate_table(blind, profile, blind[2], (), "miou")] == [None] * 3
 
 
 def test_an_export_that_differs_from_pytorch_stops_the_build() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgekit import profiles
 from edgekit.profiles import load_profile, profile_names
+from edgekit.targets import Target
 from edgekit_runtime.errors import ProfileError
 
 
@@ -18,14 +21,14 @@ def test_every_shipped_profile_is_valid_and_documented(name: str) -> None:
     profile = load_profile(name)
     assert profile.name == name
     assert profile.description
-    assert profile.ladder(profile.engine)
+    assert all(profile.ladder(target) for target in profile.targets)
 
 
 def test_a_profile_states_only_what_differs_from_the_one_it_inherits() -> None:
     laptop, generic = load_profile("laptop-cpu"), load_profile("generic-cpu")
     assert laptop.input_size == generic.input_size == (544, 960)
-    assert laptop.precisions == ("int8", "bf16", "fp32")
-    assert (laptop.engine, generic.engine) == ("openvino", "onnxruntime")
+    assert laptop.precisions == ("int8", "mixed", "bf16", "fp32")
+    assert (laptop.target, generic.target) == (Target("openvino"), Target("onnxruntime"))
     assert laptop.allowed_drop_points == 0.5
     assert laptop.target_fps == 30
 
@@ -48,7 +51,10 @@ def test_an_unknown_profile_is_answered_with_the_closest() -> None:
     [
         ("# mine\nthreds = 2\n", r"own\.toml, line 3: there is no setting 'threds'", "'threads'"),
         ("threads = -1\n", r"own\.toml, line 2: threads = -1: input should be greater", ""),
-        ('engine = "openvno"\n', r"line 2: engine = 'openvno'", ""),
+        ('target = "openvno"\n', r"line 2: target = 'openvno': there are openvino, openvino GPU", ""),
+        ('fallbacks = ["onnxruntime TPU"]\n', r"line 2: fallbacks.0 = 'onnxruntime TPU'", ""),
+        ('hint = "speed"\n', r"line 2: hint", ""),
+        ("[machine]\nboards = 3\n", r"line 3: there is no setting 'machine.boards'", "'board'"),
         ("precisions = []\n", r"line 2: precisions", ""),
         ("input_size = [8, 960]\n", r"line 2: input_size", ""),
         ("allowed_drop_points = nan\n", r"line 2: allowed_drop_points", ""),
@@ -68,7 +74,7 @@ def test_a_wrong_setting_is_named_with_its_line(text: str, message: str, hint: s
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     path.write_text('description = "nothing else"\n')
-    with pytest.raises(ProfileError, match="engine is not set") as caught:
+    with pytest.raises(ProfileError, match="target is not set") as caught:
         load_profile(path)
     assert "inherits" in caught.value.hint
 
@@ -96,3 +102,51 @@ def test_profiles_are_listed_with_what_this_machine_can_run(edgekit: Callable[..
     one = json.loads(edgekit("profiles", "laptop-cpu", "--json").out)["profiles"]
     assert [profile["input_size"] for profile in one] == [[544, 960]]
     assert "laptop-cpu" in edgekit("profiles").err
+    assert "Raspberry Pi 5" in edgekit("profiles", "raspberry-pi-5").err
+
+
+def test_tables_of_a_profile_are_inherited_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('inherits = "raspberry-pi-5"\n[machine]\nboard = "Raspberry Pi 500"\n')
+    machine = load_profile(tmp_path / "mine.toml").machine
+    assert (machine.board, machine.architectures) == ("Raspberry Pi 500", ("aarch64",))
+
+
+def test_figures_of_another_machine_are_not_those_of_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "board_name", lambda: "")
+    pi = load_profile("raspberry-pi-5")
+    assert pi.missing() == "this machine is no Raspberry Pi 5"
+    monkeypatch.setattr(profiles, "board_name", lambda: "Raspberry Pi 5 Model B Rev 1.0")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert pi.missing() == "this machine is riscv64"
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    assert pi.missing() == ""
+
+
+@pytest.mark.parametrize(
+    ("system", "architecture", "board", "present", "expected"),
+    [
+        ("Linux", "x86_64", "", {"openvino", "onnxruntime"}, "laptop-cpu"),
+        ("Windows", "AMD64", "", {"openvino", "openvino GPU", "onnxruntime"}, "laptop-igpu"),
+        ("Linux", "x86_64", "", {"onnxruntime"}, "generic-cpu"),
+        ("Linux", "aarch64", "Raspberry Pi 5 Model B Rev 1.0", {"onnxruntime"}, "raspberry-pi-5"),
+        ("Linux", "aarch64", "", {"onnxruntime"}, "generic-cpu"),
+        ("Darwin", "arm64", "", {"onnxruntime", "onnxruntime CoreML"}, "apple-silicon"),
+    ],
+)
+def test_the_profile_that_is_proposed_fits_the_machine(
+    system: str, architecture: str, board: str, present: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: architecture)
+    monkeypatch.setattr(profiles, "board_name", lambda: board)
+    monkeypatch.setattr(profiles, "absent", lambda target: "" if str(target) in present else "not here")
+    proposed, able = profiles.detect()
+    assert proposed.name == expected
+    assert proposed in able
+
+
+def test_detect_proposes_what_this_machine_can_run(edgekit: Callable[..., Any]) -> None:
+    document = json.loads(edgekit("profiles", "--detect", "--json").out)
+    assert document["profile"] in document["runs_here"]
+    assert "Next: edgekit build --profile" in edgekit("profiles", "--detect").err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,44 +14,33 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgekit import candidates as trial
+from edgekit import candidates as forms
 from edgekit import gate
 from edgekit.bundle import check_writable, file_entries, write_zip
-from edgekit.candidates import Candidate, Measured
+from edgekit.candidates import Candidate, Form, Measured, Skipped
 from edgekit.console import progress
 from edgekit.deployable import Deployable, of_student
-from edgekit.export import Arrays, Exporter
+from edgekit.export import Exporter
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
+from edgekit.report import write_report
+from edgekit.targets import EngineName, Precision, absent, unsupported
+from edgekit.trial import measure
 from edgekit_runtime.bundle import SUFFIX
 from edgekit_runtime.errors import BuildError, EdgekitError
 from edgekit_runtime.manifest import Manifest, Variant
-from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
-from edgekit_student.metrics import doubts, miou
 from edgekit_student.student import load_student
 
-GOLDEN_FRAMES = 8
 _TOOLS = ("edgekit", "edgekit-runtime", "torch", "openvino", "nncf", "onnx", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A form that was not measured, and why."""
-
-    engine: str
-    precision: str
-    reason: str
 
 
 @dataclass(frozen=True)
 class Built:
     """A finished build; `candidates` are the rows of the manifest, see `gate.candidate_table`; `doubts` say in words
-    what speaks against the student.
+    what speaks against the network; `report` is a page about it.
     """
 
     bundle: Path
@@ -59,6 +48,7 @@ class Built:
     skipped: tuple[Skipped, ...]
     origin: str
     seconds: float
+    report: Path
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -105,17 +95,18 @@ def build(
     say(f"Calibrating and judging with {material.origin}.")
 
     made, skipped = _make(exporter, material)
-    rows, refused = _measure(exporter, made, material)
-    skipped += refused
-    baseline = next((row for row in rows if row.candidate.key == f"{profile.engine} {trial.BASELINE}"), None)
+    trial = measure(exporter, made, material)
+    rows, skipped = trial.rows, [*skipped, *trial.refused]
+    baseline = next((row for row in rows if row.candidate.key == forms.baseline_key(profile)), None)
     if baseline is None:
         reasons = "; ".join(skip.reason for skip in skipped)
-        raise BuildError(f"{profile.engine} cannot run the float32 graph here: {reasons}.")
+        raise BuildError(f"{profile.target.engine} cannot run the float32 graph here: {reasons}.")
     gate.check_export(baseline)
     chosen = gate.require(rows, profile)
-    fallback = gate.choose(rows, profile, profile.engines[1]) if len(profile.engines) > 1 else None
+    tried = (gate.choose(rows, profile, target) for target in profile.targets[1:])
+    fallbacks = [row for row in tried if row is not None]
 
-    shipped = [row for row in (chosen, fallback) if row is not None]
+    shipped = [chosen, *fallbacks]
     metric = "miou" if material.labelled else "miou against fp32"
     files = {name: data for row in shipped for name, data in row.candidate.files.items()}
     manifest = Manifest(
@@ -126,7 +117,7 @@ def build(
         outputs=exporter.outputs,
         variants=tuple(_variant(row) for row in shipped),
         files=file_entries(files),
-        candidates=tuple(gate.candidate_table(rows, profile, chosen, fallback, metric)),
+        candidates=tuple(gate.candidate_table(rows, profile, chosen, fallbacks, metric)),
         provenance={
             **_provenance(exporter, material),
             "doubts": _doubts(source, chosen, material),
@@ -134,107 +125,55 @@ def build(
         display={"target_fps": profile.target_fps},
     )
     write_zip(path, manifest, files)
-    return Built(path, manifest, tuple(skipped), material.origin, time.monotonic() - started)
+    report = write_report(path, manifest, tuple(skipped), trial, chosen)
+    return Built(path, manifest, tuple(skipped), material.origin, time.monotonic() - started, report)
 
 
 def _make(exporter: Exporter, material: Material) -> tuple[list[Candidate], list[Skipped]]:
     made: list[Candidate] = []
     skipped: list[Skipped] = []
     profile = exporter.profile
-    steps = trial.ladder(profile)
+    ready: dict[tuple[EngineName, Precision], Form] = {}
+    steps = forms.ladder(profile)
     with progress("Compiling candidates", len(steps)) as advance:
-        for engine, precision in steps:
-            advance(0, f"{engine} {precision}")
-            reason = f"{engine} is not installed" if not find_spec(engine) else trial.unsupported(engine, precision)
-            if not reason:
-                try:
-                    made.append(trial.make_candidate(exporter, engine, precision, material.calibration))
-                except BuildError as error:
-                    if precision == trial.BASELINE and engine == profile.engine:
-                        raise
-                    reason = str(error.args[0])
+        for target, precision in steps:
+            name = f"{target} {precision}"
+            advance(0, name)
+            reason = unsupported(target, precision) if find_spec(target.engine) else absent(target)
+            key = target.engine, precision
+            try:
+                if not reason and key not in ready:
+                    ready[key] = forms.make_form(exporter, *key, material)
+            except BuildError as error:
+                if (target, precision) == forms.baseline(profile):
+                    raise
+                reason = str(error.args[0])
             if reason:
-                skipped.append(Skipped(engine, precision, reason))
+                skipped.append(Skipped(name, reason))
+            else:
+                made.append(forms.make_candidate(ready[key], target, precision, profile))
             advance()
     return made, skipped
 
 
-def _measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -> tuple[list[Measured], list[Skipped]]:
-    """Latency, accuracy and agreement with PyTorch of every candidate that can be opened."""
-    images = [frame.image for frame in material.judged]
-    golden = images[:: max(1, len(images) // GOLDEN_FRAMES)][:GOLDEN_FRAMES]
-    references = [exporter.reference(image) for image in golden]
-    with trial.opened(exporter, made) as (engines, refused):
-        spent: dict[str, trial.Milliseconds] = {}
-        with progress("Timing", trial.BLOCKS * len(exporter.profile.engines)) as advance:
-            for library in exporter.profile.engines:
-                group = {key: engine for key, engine in engines.items() if key.startswith(f"{library} ")}
-                spent |= trial.time_engines(group, golden, advance)
-        with progress("Judging", len(engines)) as advance:
-            said, pytorch = {}, {}
-            for key, engine in engines.items():
-                said[key] = trial.answers(engine, images)
-                pytorch[key] = trial.fidelity(trial.answers(engine, golden), references)
-                advance()
-    skipped = [
-        Skipped(candidate.variant.engine, candidate.variant.precision, refused[candidate.key])
-        for candidate in made
-        if candidate.key in refused
-    ]
-    baseline = said.get(f"{exporter.profile.engine} {trial.BASELINE}")
-    if baseline is None:
-        return [], skipped
-    judge = _judge_of(exporter.taxonomy, material, baseline)
-    rows = []
-    for candidate in made:
-        if (key := candidate.key) in engines:
-            p50, p95 = np.percentile(spent[key], (50, 95))
-            found, drop, against = judge(said[key])
-            nearness = trial.fidelity(said[key], baseline)
-            rows.append(Measured(candidate, float(p50), float(p95), found, drop, nearness, pytorch[key], against))
-    return rows, skipped
-
-
-Verdict = tuple[float | None, float | None, tuple[str, ...]]
-"""mIoU, how far that lies below the baseline's, doubts."""
-
-
-def _judge_of(
-    taxonomy: Taxonomy | None, material: Material, baseline: Sequence[Arrays]
-) -> Callable[[Sequence[Arrays]], Verdict]:
-    """What says how good class maps are. Raises BuildError where the labels to judge by are empty."""
-    if taxonomy is None:
-        return lambda said: (None, None, ())
-    classes = taxonomy
-    targets = trial.targets_of(material.judged, trial.class_maps(baseline))
-    best = miou(trial.tally(trial.class_maps(baseline), targets, classes))
-    if not np.isfinite(best):
-        raise BuildError(
-            "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
-        )
-
-    def judge(said: Sequence[Arrays]) -> Verdict:
-        table = trial.tally(trial.class_maps(said), targets, classes)
-        found = miou(table)
-        return found, best - found, doubts(table, classes.classes, "the labels", told_apart=material.labelled)
-
-    return judge
-
-
 def _check_engine(profile: Profile) -> None:
-    if reason := profile.missing_engine():
-        raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=f"pip install {profile.engine}")
+    """A device may be missing: what can be verified without it is. The engine's library may not."""
+    engine = profile.target.engine
+    if not find_spec(engine):
+        raise BuildError(
+            f"{profile.name} cannot be built here: {engine} is not installed.", hint=f"pip install {engine}"
+        )
 
 
 def _variant(row: Measured) -> Variant:
     """The variant with what was measured of it."""
 
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 5)
+    def rounded(value: float | None, digits: int = 5) -> float | None:
+        return None if value is None else round(value, digits)
 
     return replace(
         row.candidate.variant,
-        p50_ms=round(row.p50_ms, 3),
+        p50_ms=rounded(row.p50_ms, 3),
         miou=rounded(row.miou),
         drop=rounded(row.drop),
         depth_error=rounded(row.baseline.depth_error),

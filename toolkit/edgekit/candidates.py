@@ -16,16 +16,17 @@ import numpy.typing as npt
 
 from edgekit.bundle import file_entries, write_folder
 from edgekit.export import Arrays, Exporter
-from edgekit.material import Judged
-from edgekit.profiles import EngineName, Precision, Profile
-from edgekit.quantise import Frames, quantise
+from edgekit.material import Judged, Material
+from edgekit.profiles import Profile
+from edgekit.quantise import Frames, quantise, quantise_partly
+from edgekit.targets import CPU, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import open_engine
 from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.modality import Taxonomy
-from edgekit_student.metrics import Confusion, confusion
+from edgekit_student.metrics import Confusion, confusion, miou
 
 WARM_UP = 8
 BLOCKS, BLOCK = 12, 5
@@ -39,19 +40,40 @@ Milliseconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One form of the graph: its files by name in the bundle and the variant that opens them."""
+class Form:
+    """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle."""
 
+    model: str
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A form on a target; several targets may run the same files. `absent` says why this machine cannot run it, and
+    `stand_in` is then the variant that is opened to verify what can be verified.
+    """
+
+    target: Target
     variant: Variant
     files: Mapping[str, bytes] = field(repr=False)
+    absent: str = ""
+    stand_in: Variant | None = None
 
     @property
     def key(self) -> str:
-        return f"{self.variant.engine} {self.variant.precision}"
+        return f"{self.target} {self.variant.precision}"
 
     @property
     def size(self) -> int:
         return sum(len(data) for data in self.files.values())
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A candidate that was not tried, and why."""
+
+    candidate: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +94,13 @@ class Measured:
 
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
     the baseline. `baseline` compares it with the baseline on the judged frames, `pytorch` with PyTorch on the golden
-    ones. `doubts` say in words what speaks against what the network has learnt.
+    ones. `doubts` say in words what speaks against what the network has learnt. Where this machine has no such
+    device, latencies are None, and the rest was found out on another (`Candidate.stand_in`).
     """
 
     candidate: Candidate
-    p50_ms: float
-    p95_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
     miou: float | None
     drop: float | None
     baseline: Fidelity
@@ -85,43 +108,70 @@ class Measured:
     doubts: tuple[str, ...] = ()
 
 
-def make_candidate(exporter: Exporter, engine: EngineName, precision: Precision, calibration: Frames) -> Candidate:
-    """Exports (and quantises) one form. Raises BuildError."""
+def make_form(exporter: Exporter, engine: EngineName, precision: Precision, material: Material) -> Form:
+    """Exports (and quantises) one form. Raises BuildError, also where mixed precision is not needed."""
     if engine == "onnxruntime":
-        return _onnx_candidate(exporter, precision, calibration)
-    return _openvino_candidate(exporter, precision, calibration)
+        return _onnx_form(exporter, precision, material.calibration)
+    return _openvino_form(exporter, precision, material)
 
 
-def unsupported(engine: EngineName, precision: Precision) -> str:
-    """Why this machine would not really run that precision; empty when it does."""
-    if engine == "openvino" and precision == "bf16":
-        import openvino
+def make_candidate(form: Form, target: Target, precision: Precision, profile: Profile) -> Candidate:
+    """A form as a target runs it."""
 
-        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            return "this CPU has no bfloat16"
-    return ""
+    def variant(on: Target) -> Variant:
+        told = settings(on, precision, threads=profile.threads, hint=profile.hint)
+        return Variant(on.engine, on.device, precision, form.model, told)
+
+    stand_in = variant(target.stand_in) if absent(target) else None
+    return Candidate(target, variant(target), form.files, profile.missing(target), stand_in)
 
 
-def _openvino_candidate(exporter: Exporter, precision: Precision, calibration: Frames) -> Candidate:
+def _openvino_form(exporter: Exporter, precision: Precision, material: Material) -> Form:
     import openvino
 
     model = exporter.openvino()
     if precision == "int8":
-        model = quantise(model, calibration)
+        model = quantise(model, material.calibration)
+    elif precision == "mixed":
+        model = quantise_partly(model, material.calibration, [frame.image for frame in material.judged],
+                                _allowance(exporter, model, material))  # fmt: skip
     _name_plainly(model)
-    stem = f"openvino/{precision}/model"
+    # Half precisions are asked of the engine; their files are the same.
+    stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
         files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
-    config: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        # What is not INT8 in an INT8 graph is bfloat16 where the CPU has it; OpenVINO ignores the hint elsewhere.
-        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
-    }
-    if exporter.profile.threads:
-        config["INFERENCE_NUM_THREADS"] = exporter.profile.threads
-    return Candidate(Variant("openvino", "CPU", precision, f"{stem}.xml", config), files)
+    return Form(f"{stem}.xml", files)
+
+
+def _allowance(exporter: Exporter, fp32: Any, material: Material) -> Callable[[Any], float]:
+    """How much of what the profile allows a compiled form has lost: 0 for float32, 1 at the limit."""
+    import openvino
+
+    profile, taxonomy = exporter.profile, exporter.taxonomy
+    images = [frame.image for frame in material.judged]
+
+    def said(compiled: Any) -> list[Arrays]:
+        results = (compiled(image[None]) for image in images)
+        return [{name: np.array(result[name][0]) for name in exporter.graph.outputs} for result in results]
+
+    baseline = said(openvino.compile_model(fp32, CPU, {"INFERENCE_PRECISION_HINT": "f32"}))
+    targets = targets_of(material.judged, class_maps(baseline)) if taxonomy else []
+
+    def reached(answers: Sequence[Arrays]) -> float:
+        return miou(tally(class_maps(answers), targets, taxonomy)) if taxonomy else 0.0
+
+    best = reached(baseline)
+
+    def spent(compiled: Any) -> float:
+        answers = said(compiled)
+        parts = [100 * (best - reached(answers)) / max(profile.allowed_drop_points, 1e-6)]
+        if (error := fidelity(answers, baseline).depth_error) is not None:
+            parts.append(100 * error / max(profile.allowed_depth_error_percent, 1e-6))
+        return max(parts)
+
+    return spent
 
 
 def _name_plainly(model: Any) -> None:
@@ -133,21 +183,18 @@ def _name_plainly(model: Any) -> None:
         del model.get_rt_info()[section]
 
 
-def _onnx_candidate(exporter: Exporter, precision: Precision, calibration: Frames) -> Candidate:
+def _onnx_form(exporter: Exporter, precision: Precision, calibration: Frames) -> Form:
     model = exporter.onnx()
     if precision == "int8":
         model = quantise(model, calibration)
     name = f"onnxruntime/{precision}/model.onnx"
-    config: dict[str, Any] = {"providers": ["CPUExecutionProvider"]}
-    if exporter.profile.threads:
-        config["intra_op_threads"] = exporter.profile.threads
-    variant = Variant("onnxruntime", "CPU", precision, name, config)
-    return Candidate(variant, {name: model.SerializeToString(deterministic=True)})
+    return Form(name, {name: model.SerializeToString(deterministic=True)})
 
 
 @contextmanager
 def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
-    """Every candidate opened by the runtime's own engines, from a trial bundle; and why others could not be.
+    """Every candidate, or what stands in for it here, opened by the runtime's own engines from a trial bundle; and why
+    others could not be.
 
     Yields engines and reasons by `Candidate.key`.
     """
@@ -158,7 +205,7 @@ def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tupl
         created="now",
         input=exporter.input,
         outputs=exporter.outputs,
-        variants=tuple(candidate.variant for candidate in candidates),
+        variants=tuple(candidate.stand_in or candidate.variant for candidate in candidates),
         files=file_entries(files),
     )
     engines: dict[str, Engine] = {}
@@ -169,7 +216,7 @@ def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tupl
         try:
             for candidate in candidates:
                 try:
-                    engines[candidate.key] = open_engine(bundle, candidate.variant)
+                    engines[candidate.key] = open_engine(bundle, candidate.stand_in or candidate.variant)
                 except EngineError as error:
                     refused[candidate.key] = str(error.args[0])
             yield engines, refused
@@ -252,9 +299,19 @@ def targets_of(judged: Sequence[Judged], baseline: Sequence[ClassMap]) -> list[C
     return labels if len(labels) == len(judged) else list(baseline)
 
 
-def ladder(profile: Profile) -> list[tuple[EngineName, Precision]]:
+def ladder(profile: Profile) -> list[tuple[Target, Precision]]:
     """What to try, in the profile's order; the baseline is always there, to compare with."""
-    steps = [(engine, precision) for engine in profile.engines for precision in profile.ladder(engine)]
-    if (profile.engine, BASELINE) not in steps:
-        steps.append((profile.engine, BASELINE))
+    steps = [(target, precision) for target in profile.targets for precision in profile.ladder(target)]
+    if baseline(profile) not in steps:
+        steps.append(baseline(profile))
     return steps
+
+
+def baseline(profile: Profile) -> tuple[Target, Precision]:
+    """float32 on the CPU, by the engine that the profile is for: what everything is compared with."""
+    return profile.target.stand_in, BASELINE
+
+
+def baseline_key(profile: Profile) -> str:
+    target, precision = baseline(profile)
+    return f"{target} {precision}"

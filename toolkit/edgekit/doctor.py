@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
@@ -15,6 +15,7 @@ from edgekit.machine import INT8_FEATURES, cores, cpu_features, cpu_name
 from edgekit_runtime.telemetry import switch_off
 
 ENOUGH_MB = 2000
+_NOT_INSTALLED = "not installed"
 _OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
 
 
@@ -28,11 +29,30 @@ class Check:
     hint: str = ""
 
 
-def examine() -> list[Check]:
-    """All findings, in the order in which a person would ask. A check that fails itself is a finding too."""
+# What brings what a profile asks for, where it is not found.
+_BRINGS = {
+    "openvino": "pip install openvino",
+    "openvino GPU": "Intel graphics need the compute runtime: apt install intel-opencl-icd, and the group render.",
+    "openvino NPU": "Intel's NPU needs the driver linux-npu-driver, and the group render.",
+    "onnxruntime": "pip install onnxruntime",
+}
+
+
+def examine(required: Sequence[str] = ()) -> list[Check]:
+    """All findings, in the order in which a person would ask. A check that fails itself is a finding too.
+
+    So is each of the `required` that was not found, by the name of its check.
+    """
     checks: list[Check] = []
     for look in (_python, _cpu, _openvino, _onnxruntime, _opencv_wheels, _opencv_build, _cameras, _disk, _bundle):
         checks.extend(_guarded(look))
+    found = {check.name: check for check in checks}
+    for name in required:
+        if name not in found or found[name].detail == _NOT_INSTALLED:
+            checks = [check for check in checks if check.name != name]
+            checks.append(
+                Check(name, False, "asked for by the profile, and not found", _BRINGS.get(name, "Install it."))
+            )
     return checks
 
 
@@ -65,7 +85,7 @@ def _cpu() -> Iterator[Check]:
 
 def _openvino() -> Iterator[Check]:
     if not find_spec("openvino"):
-        yield Check("openvino", False, "not installed", "pip install openvino")
+        yield Check("openvino", False, _NOT_INSTALLED, "pip install openvino")
         return
     switch_off()
     import openvino
@@ -74,12 +94,15 @@ def _openvino() -> Iterator[Check]:
     names = [f"{device} ({core.get_property(device, 'FULL_DEVICE_NAME')})" for device in core.available_devices]
     release = openvino.__version__.split("-")[0]
     yield Check("openvino", bool(names), f"{release}: {', '.join(names) or 'no device'}")
+    for device in dict.fromkeys(name.partition(".")[0] for name in core.available_devices):
+        if device != "CPU":
+            yield Check(f"openvino {device}", True, "found")
 
 
 def _onnxruntime() -> Iterator[Check]:
     if not find_spec("onnxruntime"):
         # Only the fallback: a machine with OpenVINO does without.
-        yield Check("onnxruntime", True, "not installed", "pip install onnxruntime, for generic-cpu and fallbacks")
+        yield Check("onnxruntime", True, _NOT_INSTALLED, "pip install onnxruntime, for generic-cpu and fallbacks")
         return
     import onnxruntime
 

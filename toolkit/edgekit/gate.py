@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgekit.candidates import BASELINE, Measured
-from edgekit.profiles import EngineName, Profile
+from edgekit.profiles import Profile
+from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError
 
 # The exported float32 graph is the same arithmetic as PyTorch's, in another order.
@@ -41,27 +42,35 @@ def verdict(row: Measured, profile: Profile) -> str:
     return ""
 
 
-def choose(rows: Sequence[Measured], profile: Profile, engine: EngineName) -> Measured | None:
-    """The fastest candidate of an engine that passes; only precisions of the profile's ladder count."""
+def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measured | None:
+    """The fastest candidate of a target that passes; only precisions of the profile's ladder count.
+
+    Where this machine cannot time them, the first in the ladder.
+    """
     passed = [
         row
         for row in rows
-        if row.candidate.variant.engine == engine
+        if row.candidate.target == target
         and row.candidate.variant.precision in profile.precisions
         and not verdict(row, profile)
     ]
-    return min(passed, key=lambda row: row.p50_ms, default=None)
+
+    def pace(row: Measured) -> float:
+        place = [str(precision) for precision in profile.precisions].index(row.candidate.variant.precision)
+        return place if row.p50_ms is None else row.p50_ms
+
+    return min(passed, key=pace, default=None)
 
 
 def require(rows: Sequence[Measured], profile: Profile) -> Measured:
-    """The candidate to ship on the profile's own engine. Raises BuildError that says by how much none passed."""
-    best = choose(rows, profile, profile.engine)
+    """The candidate to ship on the profile's own target. Raises BuildError that says by how much none passed."""
+    best = choose(rows, profile, profile.target)
     if best is not None:
         return best
     reasons = [
         f"{row.candidate.key} {verdict(row, profile)}"
         for row in rows
-        if row.candidate.variant.engine == profile.engine and verdict(row, profile)
+        if row.candidate.target == profile.target and verdict(row, profile)
     ]
     raise BuildError(
         f"No candidate passed the accuracy gate of {profile.name}: {'; '.join(reasons) or 'none could be run'}.",
@@ -74,26 +83,29 @@ def candidate_table(
     rows: Sequence[Measured],
     profile: Profile,
     chosen: Measured,
-    fallback: Measured | None,
+    fallbacks: Sequence[Measured],
     metric: str,
 ) -> list[dict[str, Any]]:
     """Rows for the manifest and for `--json`: latencies in ms, accuracy and its drop as fractions of one.
 
     `metric` says what accuracy is of labels; where there are none, it is one minus the error of depth against fp32.
+    `not_measured` says why latencies are None.
     """
     return [
         {
             "engine": row.candidate.variant.engine,
             "precision": row.candidate.variant.precision,
-            "p50_ms": round(row.p50_ms, 3),
-            "p95_ms": round(row.p95_ms, 3),
+            "device": row.candidate.variant.device,
+            "p50_ms": _rounded(row.p50_ms, 3),
+            "p95_ms": _rounded(row.p95_ms, 3),
+            "not_measured": row.candidate.absent,
             **_accuracy(row, metric),
             "agreement": _rounded(row.pytorch.agreement),
             "depth_error": _rounded(row.baseline.depth_error),
             "depth_error_pytorch": _rounded(row.pytorch.depth_error),
             "size_bytes": row.candidate.size,
             "chosen": row is chosen,
-            "fallback": row is fallback,
+            "fallback": any(row is fallback for fallback in fallbacks),
             "rejected": verdict(row, profile),
         }
         for row in rows
@@ -107,5 +119,5 @@ def _accuracy(row: Measured, metric: str) -> dict[str, Any]:
     return {"accuracy": _rounded(1 - error), "accuracy_drop": _rounded(error), "accuracy_metric": "depth against fp32"}
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
+def _rounded(value: float | None, digits: int = 5) -> float | None:
+    return None if value is None else round(value, digits)

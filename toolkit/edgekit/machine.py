@@ -45,6 +45,15 @@ def cpu_features() -> frozenset[str]:
     return frozenset(name for flag, name in _FEATURES.items() if flag in flags)
 
 
+@cache
+def board_name() -> str:
+    """What a board calls itself, such as `Raspberry Pi 5 Model B Rev 1.0`; empty where it does not."""
+    try:
+        return Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
+    except OSError:
+        return ""
+
+
 def cores() -> int:
     """Logical CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):

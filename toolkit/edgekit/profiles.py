@@ -6,30 +6,50 @@ come with edgekit; a path to a `.toml` file is a profile of one's own.
 
 from __future__ import annotations
 
+import platform
 import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
+from edgekit.machine import board_name
+from edgekit.targets import CPU, Hint, Precision, Target, absent, target_of
 from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import ProfileError
 from edgekit_runtime.files import read_text
 
-EngineName = Literal["openvino", "onnxruntime"]
-Precision = Literal["int8", "bf16", "fp32"]
 _Side = Annotated[int, Field(ge=32, le=8192)]
 Size = Annotated[tuple[_Side, _Side], BeforeValidator(size_of)]
+_Target = Annotated[Target, BeforeValidator(target_of), PlainSerializer(str)]
 
-# Precisions that an engine has a form for.
-PRECISIONS: dict[EngineName, tuple[Precision, ...]] = {
-    "openvino": ("int8", "bf16", "fp32"),
-    "onnxruntime": ("int8", "fp32"),
-}
+
+class Machine(BaseModel):
+    """What a profile is made for, empty where it does not matter: systems (Linux, Darwin, Windows), architectures as
+    Python calls them (x86_64, AMD64, aarch64, arm64), and a part of the board's name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    systems: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    board: str = ""
+
+    def mismatch(self) -> str:
+        """Why this machine is another one; empty when it is not."""
+        if self.board and self.board not in board_name():
+            return f"this machine is no {self.board}"
+        for here, wanted in ((platform.system(), self.systems), (platform.machine(), self.architectures)):
+            if wanted and here not in wanted:
+                return f"this machine is {here}"
+        return ""
+
+    @property
+    def conditions(self) -> int:
+        return sum(map(bool, (self.systems, self.architectures, self.board)))
 
 
 class Profile(BaseModel):
@@ -42,40 +62,61 @@ class Profile(BaseModel):
 
     name: str
     description: str
-    engine: EngineName
-    device: Literal["CPU"]
+    target: _Target
+    fallbacks: tuple[_Target, ...]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     input_size: Size
     network_size: Literal["student", "input"] | Size
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
+    hint: Hint
     allowed_drop_points: Annotated[float, Field(ge=0, le=100)]
     allowed_depth_error_percent: Annotated[float, Field(ge=0, le=100)]
     min_agreement: Annotated[float, Field(ge=0, le=1)]
     calibration_frames: Annotated[int, Field(ge=1, le=4096)]
     judged_frames: Annotated[int, Field(ge=1, le=4096)]
     target_fps: Annotated[float, Field(gt=0)]
-    fallback_engine: EngineName | None = None
+    machine: Machine = Machine()
+    power: str = ""
+    doctor: tuple[str, ...] = ()
 
     @property
-    def engines(self) -> tuple[EngineName, ...]:
-        """The engine that the profile is for and, if there is one, the fallback."""
-        if self.fallback_engine is None or self.fallback_engine == self.engine:
-            return (self.engine,)
-        return (self.engine, self.fallback_engine)
+    def targets(self) -> tuple[Target, ...]:
+        """What the profile is for, then what is carried along for machines without that."""
+        return tuple(dict.fromkeys((self.target, *self.fallbacks)))
 
-    def ladder(self, engine: EngineName) -> tuple[Precision, ...]:
-        """The precisions to try on an engine: the profile's, as far as the engine has them."""
-        return tuple(precision for precision in self.precisions if precision in PRECISIONS[engine])
+    def ladder(self, target: Target) -> tuple[Precision, ...]:
+        """The precisions to try on a target: the profile's, as far as there is a form for them."""
+        return tuple(precision for precision in self.precisions if precision in target.precisions)
 
-    def missing_engine(self) -> str:
-        """Why this machine cannot run the profile; empty when it can."""
-        return "" if find_spec(self.engine) else f"{self.engine} is not installed"
+    def missing(self, target: Target | None = None) -> str:
+        """Why figures of this machine would not be those of the profile's; empty when they are.
+
+        Of a `target`, else of what the profile is for.
+        """
+        return self.machine.mismatch() or absent(target or self.target)
 
 
 def profile_names() -> tuple[str, ...]:
     """Names of the profiles that come with edgekit."""
     return tuple(sorted(path.stem for path in _shipped_folder().glob("*.toml")))
+
+
+def detect() -> tuple[Profile, list[Profile]]:
+    """The profile that fits this machine best, and all that it can run.
+
+    Of those that can, the one that says most about its machine; then one for a device beside the CPU; then the order
+    of their engines: OpenVINO is faster than ONNX Runtime wherever both are.
+    """
+    able = [profile for profile in map(load_profile, profile_names()) if not profile.missing()]
+    if not able:
+        raise ProfileError("No profile can be run here.", hint="`edgekit doctor` says what is missing.")
+
+    def fit(profile: Profile) -> tuple[int, bool, bool]:
+        target = profile.target
+        return profile.machine.conditions, target.device != CPU, target.engine == "openvino"
+
+    return max(able, key=fit), able
 
 
 def load_profile(name: str | Path) -> Profile:
@@ -116,7 +157,16 @@ def _inherit(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], tuple
         raise ProfileError(f"{path}, line {layer.line('inherits')}: inherits must be the name of a profile.")
     beside = path.parent / f"{parent}.toml"
     table, layers = _inherit(beside if beside.is_file() else _locate(parent), (*chain, path))
-    return {**table, **layer.table}, (layer, *layers)
+    return _merged(table, layer.table), (layer, *layers)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key, everything else is replaced."""
+    result = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            result[key] = _merged(below[key], above[key])
+    return result
 
 
 def _read(path: Path) -> _Layer:
@@ -152,15 +202,16 @@ def _shipped_folder() -> Path:
 def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError:
     """The first fault, with file, line and the closest known key."""
     fault = error.errors(include_url=False)[0]
-    key = str(fault["loc"][0])
+    key, *inside = (str(part) for part in fault["loc"])
     layer = next((layer for layer in layers if key in layer.table), layers[0])
-    line = layer.line(key)
+    line = next((line for name in (*reversed(inside), key) if (line := layer.line(name))), None)
     where = f"{layer.path}, line {line}" if line else str(layer.path)
     if fault["type"] == "extra_forbidden":
-        close = get_close_matches(key, Profile.model_fields, n=1)
-        known = ", ".join(name for name in Profile.model_fields if name != "name")
+        fields = Machine.model_fields if inside else Profile.model_fields
+        close = get_close_matches((inside or [key])[-1], fields, n=1)
+        known = ", ".join(name for name in fields if name != "name")
         hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {known}."
-        return ProfileError(f"{where}: there is no setting {key!r} in a profile.", hint=hint)
+        return ProfileError(f"{where}: there is no setting {'.'.join([key, *inside])!r} in a profile.", hint=hint)
     if fault["type"] == "missing":
         return ProfileError(
             f"{where}: {key} is not set.", hint='Set it, or start the profile with inherits = "generic-cpu".'

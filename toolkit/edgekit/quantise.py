@@ -7,7 +7,7 @@ from calibration frames. The picture itself is quantised exactly: bytes stay byt
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,39 @@ def quantise(model: Any, frames: Frames) -> Any:
     if not is_onnx:
         _pin_input_range(quantised)
     return quantised
+
+
+def quantise_partly(model: Any, frames: Frames, judged: Frames, spent: Callable[[Any], float]) -> Any:
+    """An INT8 form of an `openvino.Model` in which the layers that INT8 ruins are left in float.
+
+    `spent` says of a compiled model how much of what is allowed it has lost on the `judged` frames, 1 at the limit.
+    Layers go back one by one, those first that matter most. Method: NNCF's accuracy-aware quantisation. Raises
+    BuildError where plain INT8 is within the limit, without calibration frames, and where NNCF fails.
+    """
+    import openvino
+
+    whole = quantise(model.clone(), frames)
+    if spent(openvino.compile_model(whole, "CPU")) <= 1:
+        raise BuildError("int8 loses little enough")
+    import nncf
+
+    with _quiet():
+        try:
+            partly = nncf.quantize_with_accuracy_control(
+                model,
+                calibration_dataset=nncf.Dataset(frames, lambda frame: frame[None]),
+                validation_dataset=nncf.Dataset(judged, lambda frame: frame[None]),
+                validation_fn=lambda compiled, data: (-spent(compiled), None),
+                max_drop=1.0,
+                drop_type=nncf.DropType.ABSOLUTE,
+                subset_size=len(frames),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+            )
+        except (RuntimeError, nncf.errors.UnsupportedModelError, nncf.errors.ValidationError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise BuildError(f"NNCF cannot quantise the deploy graph in part: {reason}") from error
+    _pin_input_range(partly)
+    return partly
 
 
 def _pin_input_range(model: Any) -> None:

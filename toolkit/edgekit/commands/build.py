@@ -12,6 +12,8 @@ from edgekit.console import console, emit
 from edgekit_runtime.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgekit.build import Built
     from edgekit.profiles import Profile
 
@@ -133,11 +135,22 @@ def bench(
 
 def profiles(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one profile.")] = None,
+    detected: Annotated[bool, typer.Option("--detect", help="Propose one for this machine.")] = False,
     json: Json = False,
 ) -> None:
     """List the device profiles, with a mark at those that this machine can run."""
-    from edgekit.profiles import load_profile, profile_names
+    from edgekit.profiles import detect, load_profile, profile_names
 
+    if detected:
+        proposed, able = detect()
+        if json:
+            emit({"profile": proposed.name, "runs_here": [profile.name for profile in able]})
+        else:
+            others = ", ".join(profile.name for profile in able if profile != proposed)
+            console.print(f"{proposed.name}: {proposed.description}.", markup=False)
+            console.print(f"It can run these, too: {others or 'none'}.", markup=False)
+            console.print(f"Next: edgekit build --profile {proposed.name}", markup=False)
+        return
     found = [load_profile(name)] if name else [load_profile(each) for each in profile_names()]
     if json:
         emit({"profiles": [_profile_table(profile) for profile in found]})
@@ -157,6 +170,7 @@ def _document(built: Built) -> dict[str, Any]:
         "candidates": [dict(row) for row in built.candidates],
         "skipped": [vars(skip) for skip in built.skipped],
         "doubts": list(built.doubts),
+        "report": str(built.report),
         "seconds": round(built.seconds, 1),
     }
 
@@ -188,7 +202,7 @@ def _show(built: Built) -> None:
         verdict = "refused" if row["rejected"] else "passed"
         verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else verdict
         table.add_row(
-            f"{row['engine']} {row['precision']}",
+            _name(row),
             *(_cell(row[field], 1 if title.endswith("ms") else 100) for title, field in columns.items()),
             f"{row['size_bytes'] / 1000:.0f}",
             verdict,
@@ -197,9 +211,11 @@ def _show(built: Built) -> None:
     console.print(table)
     for row in built.candidates:
         if row["rejected"]:
-            console.print(f"Refused: {row['engine']} {row['precision']}: {row['rejected']}.", markup=False)
+            console.print(f"Refused: {_name(row)}: {row['rejected']}.", markup=False)
     for skip in built.skipped:
-        console.print(f"Not tried: {skip.engine} {skip.precision}: {skip.reason}.", markup=False)
+        console.print(f"Not tried: {skip.candidate}: {skip.reason}.", markup=False)
+    if reasons := list(dict.fromkeys(row["not_measured"] for row in built.candidates if row["not_measured"])):
+        console.print(f"Not timed, only verified: {'; '.join(reasons)}.", markup=False)
     if labels:
         console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
     if depth:
@@ -211,9 +227,16 @@ def _show(built: Built) -> None:
     if network != built.manifest.input_size:
         console.print(f"The network sees the input at {_by(network)} (network_size of the profile).")
     size = built.bundle.stat().st_size / 1e6
-    console.print(f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s", markup=False)
+    console.print(f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s; {built.report} shows it", markup=False)
     say_doubts(built.doubts)
+    if power := provenance["profile"]["power"]:
+        console.print(f"On the device: {power}", markup=False)
     console.print(f"Next: edgekit run --camera 0 --bundle {built.bundle}", markup=False)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    device = "" if row["device"] == "CPU" else f" {row['device']}"
+    return f"{row['engine']}{device} {row['precision']}"
 
 
 def _cell(value: float | None, scale: float) -> str:
@@ -221,7 +244,7 @@ def _cell(value: float | None, scale: float) -> str:
 
 
 def _profile_table(profile: Profile) -> dict[str, Any]:
-    reason = profile.missing_engine()
+    reason = profile.missing()
     return {**profile.model_dump(mode="json"), "runs_here": not reason, "reason": reason}
 
 
@@ -235,19 +258,19 @@ def _list_profiles(found: list[Profile]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
-    for title in ("profile", "runs here", "engine", "input", "precisions"):
+    for title in ("profile", "runs here", "target", "input", "precisions"):
         table.add_column(title, no_wrap=True)
     for profile in found:
         table.add_row(
             profile.name,
-            "no" if profile.missing_engine() else "yes",
-            profile.engine,
+            "no" if profile.missing() else "yes",
+            str(profile.target),
             _by(profile.input_size),
             ", ".join(profile.precisions),
         )
     console.print(table)
     for profile in found:
-        reason = profile.missing_engine()
+        reason = profile.missing()
         console.print(f"{profile.name}: {profile.description}{f' ({reason})' if reason else ''}.", markup=False)
     console.print("input: of the frames; where network_size is `student`, the size of the student's training instead.")
 

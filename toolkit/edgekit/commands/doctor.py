@@ -14,11 +14,17 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
+def doctor(
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", metavar="NAME", help="Also look for what this device profile needs.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
     """Look at this machine: engines, devices, CPU, OpenCV, cameras, disk; exit status 1 if something is wrong."""
     from edgekit.doctor import examine
+    from edgekit.profiles import load_profile
 
-    checks = examine()
+    checks = examine(load_profile(profile).doctor if profile else ())
     if json:
         emit({"checks": [asdict(check) for check in checks]})
     else:

@@ -1,0 +1,92 @@
+"""The trial of all candidates: opened as the runtime opens them, timed in turns, judged on the same frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit import candidates as forms
+from edgekit.candidates import Candidate, Measured, Milliseconds, Skipped
+from edgekit.console import progress
+from edgekit.export import Arrays, Exporter
+from edgekit.material import Image, Material
+from edgekit_runtime.errors import BuildError
+from edgekit_runtime.modality import Taxonomy
+from edgekit_student.metrics import Confusion, doubts, miou
+
+GOLDEN_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`rows` are what was measured, empty where the baseline does not run; `refused` what no engine would open.
+
+    `golden` are some of the judged frames (uint8 BGR), `references` what PyTorch says of them and `answers` what each
+    candidate does, by its key; `confusion` likewise, on all judged frames, where there are classes.
+    """
+
+    rows: tuple[Measured, ...]
+    refused: tuple[Skipped, ...]
+    golden: Sequence[Image]
+    references: Sequence[Arrays]
+    answers: Mapping[str, Sequence[Arrays]]
+    confusion: Mapping[str, Confusion]
+
+
+def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -> Trial:
+    """Latency, accuracy and agreement with PyTorch of every candidate that can be opened.
+
+    Raises BuildError where the labels to judge by are empty.
+    """
+    images = [frame.image for frame in material.judged]
+    golden = images[:: max(1, len(images) // GOLDEN_FRAMES)][:GOLDEN_FRAMES]
+    references = [exporter.reference(image) for image in golden]
+    with forms.opened(exporter, made) as (engines, reasons):
+        spent: dict[str, Milliseconds] = {}
+        here = [candidate for candidate in made if candidate.key in engines and not candidate.absent]
+        libraries = list(dict.fromkeys(candidate.target.engine for candidate in here))
+        with progress("Timing", forms.BLOCKS * len(libraries)) as advance:
+            for library in libraries:
+                group = {c.key: engines[c.key] for c in here if c.target.engine == library}
+                spent |= forms.time_engines(group, golden, advance)
+        with progress("Judging", len(engines)) as advance:
+            said, answers = {}, {}
+            for key, engine in engines.items():
+                said[key], answers[key] = forms.answers(engine, images), forms.answers(engine, golden)
+                advance()
+    refused = tuple(Skipped(name, reason) for name, reason in reasons.items())
+    baseline = said.get(forms.baseline_key(exporter.profile))
+    if baseline is None:
+        return Trial((), refused, golden, references, {}, {})
+    tables = _tables(exporter.taxonomy, material, said, baseline)
+    best = miou(tables[forms.baseline_key(exporter.profile)]) if exporter.taxonomy else None
+    rows = []
+    for candidate in made:
+        if (key := candidate.key) in engines:
+            p50, p95 = (float(np.percentile(spent[key], q)) if key in spent else None for q in (50, 95))
+            found: float | None = None
+            against: tuple[str, ...] = ()
+            if exporter.taxonomy:
+                found = miou(tables[key])
+                against = doubts(tables[key], exporter.taxonomy.classes, "the labels", told_apart=material.labelled)
+            drop = None if best is None or found is None else best - found
+            near = forms.fidelity(said[key], baseline)
+            pytorch = forms.fidelity(answers[key], references)
+            rows.append(Measured(candidate, p50, p95, found, drop, near, pytorch, against))
+    return Trial(tuple(rows), refused, golden, references, answers, tables)
+
+
+def _tables(
+    taxonomy: Taxonomy | None, material: Material, said: Mapping[str, Sequence[Arrays]], baseline: Sequence[Arrays]
+) -> dict[str, Confusion]:
+    if taxonomy is None:
+        return {}
+    targets = forms.targets_of(material.judged, forms.class_maps(baseline))
+    tables = {key: forms.tally(forms.class_maps(maps), targets, taxonomy) for key, maps in said.items()}
+    if not np.isfinite(miou(forms.tally(forms.class_maps(baseline), targets, taxonomy))):
+        raise BuildError(
+            "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
+        )
+    return tables
