@@ -97,7 +97,7 @@ def test_int8_that_ruins_accuracy_does_not_ship(
     built = build_student(fragile_student_folder, profile, tmp_path, data)
     rows = {row["precision"]: row for row in built.candidates if row["engine"] == "openvino"}
     assert "points of mIoU" in rows["int8"]["rejected"]
-    assert built.manifest.variants[0].precision in ("bf16", "fp32")
+    assert built.manifest.variants[0].precision in ("mixed", "bf16", "fp32")
     assert all(variant.precision != "int8" for variant in built.manifest.variants)
 
 
@@ -231,12 +231,6 @@ def test_with_nothing_said_the_newest_student_and_the_world_are_taken_and_named(
     assert document["bundle"] == "build/small/edge-150k.edgekit"
     assert Path(document["bundle"]).is_file()
     assert {"precision", "p50_ms", "accuracy", "accuracy_drop", "chosen"} <= document["candidates"][0].keys()
-
-
-def test_a_model_off_the_shelf_is_refused_in_this_version(edgekit: Callable[..., Any]) -> None:
-    answer = edgekit("build", "--profile", "laptop-cpu", "--model", "dpt-large")
-    assert answer.status == 2
-    assert "--model" in answer.err
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(

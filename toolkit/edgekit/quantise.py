@@ -75,7 +75,8 @@ def quantise_partly(model: Any, frames: Frames, judged: Frames, spent: Callable[
                 model,
                 calibration_dataset=nncf.Dataset(frames, lambda frame: frame[None]),
                 validation_dataset=nncf.Dataset(judged, lambda frame: frame[None]),
-                validation_fn=lambda compiled, data: (-spent(compiled), None),
+                # NNCF also divides by what float32 has: it must not be zero.
+                validation_fn=lambda compiled, data: (10 - spent(compiled), None),
                 max_drop=1.0,
                 drop_type=nncf.DropType.ABSOLUTE,
                 subset_size=len(frames),
