@@ -31,7 +31,8 @@ TEMPLATE = "report.html.j2"
 PICTURES = 4
 PICTURE_WIDTH = 480
 LARGEST = 12
-PLOT = (560, 260)
+PLOT = (720, 280)
+_CHARACTER, _LINE = 6.8, 14  # of a label, in pixels
 _MARGIN = (56, 16, 16, 40)  # left, right, top, bottom
 
 
@@ -149,20 +150,21 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     def y(accuracy: float) -> float:
         return float(height - bottom - (height - top - bottom) * (accuracy - lowest) / max(highest - lowest, 1e-9))
 
+    marks = [
+        {
+            "x": x(row["p50_ms"]),
+            "y": y(row["accuracy"]),
+            "name": f"{row['engine']} {row['precision']}",
+            "chosen": row["chosen"],
+            "refused": bool(row["rejected"]),
+        }
+        for row in sorted(timed, key=lambda row: -row["accuracy"])
+    ]
+    _place_labels(marks, width - right, height - bottom)
     return {
         "width": width,
         "height": height,
-        "marks": [
-            {
-                "x": x(row["p50_ms"]),
-                "y": y(row["accuracy"]),
-                "name": f"{row['engine']} {row['precision']}",
-                "chosen": row["chosen"],
-                "refused": bool(row["rejected"]),
-                "right": x(row["p50_ms"]) > width / 2,
-            }
-            for row in timed
-        ],
+        "marks": marks,
         "ms": [{"x": x(value), "text": f"{value:g}"} for value in _ticks(0.0, longest)],
         "accuracy": [{"y": y(value), "text": f"{100 * value:.1f}"} for value in _ticks(lowest, highest)],
         "left": left,
@@ -170,6 +172,23 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "right": width - right,
         "top": top,
     }
+
+
+def _place_labels(marks: Sequence[dict[str, Any]], right: float, bottom: float) -> None:
+    """Gives each mark `label_x` and `label_y`, beside it and off the labels of the others, as near as there is room."""
+    taken: list[tuple[float, float, float]] = []  # from, to, y
+    for mark in marks:
+        length = _CHARACTER * len(mark["name"])
+        start = mark["x"] + 10 if mark["x"] + 10 + length < right else mark["x"] - 10 - length
+        offsets = (sign * _LINE * steps for steps in range(len(marks) + 1) for sign in (1, -1))
+        free = (
+            height
+            for offset in offsets
+            if _LINE < (height := mark["y"] + offset) < bottom
+            and not any(start < end and begin < start + length and abs(height - at) < _LINE for begin, end, at in taken)
+        )
+        mark["label_x"], mark["label_y"] = start, next(free, mark["y"])
+        taken.append((start, start + length, mark["label_y"]))
 
 
 def _ticks(low: float, high: float) -> list[float]:
