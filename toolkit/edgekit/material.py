@@ -1,7 +1,7 @@
 """The frames of a build: some to calibrate INT8 with, others to judge the candidates on.
 
-They come from the student's data set (calibration from its train split, judging from val) or, where there is
-none, from flights over the synthetic world, others to judge by than to calibrate with.
+They come from the student's data set (calibration from its train split, the frames that differ most; judging from val,
+evenly) or, where there is none, from flights over the synthetic world, others to judge by than to calibrate with.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.console import progress
+from edgekit.diversity import most_different, thumbnail
 from edgekit_experts.dataset import Dataset
 from edgekit_experts.dataset.video import Video
 from edgekit_experts.taxonomies import DRONESCAPES
@@ -33,6 +34,8 @@ Size = tuple[int, int]
 RGB = "rgb"
 # Flights differ in ground, light and haze. No training uses these seeds.
 CALIBRATION_SEEDS, JUDGED_SEEDS = (9001, 9002), (9011, 9012)
+# Of so many times the frames that calibrate, those are taken that differ most.
+OFFERED = 4
 _STRIDE = 30  # frames between two that are taken
 _FRAMES_OF_A_FLIGHT = 32  # at most, while there are other seeds: a flight takes seconds to prepare
 
@@ -92,9 +95,14 @@ def _from_dataset(dataset: Dataset, taxonomy: Taxonomy | None, size: Size, calib
         truth = truth if labelled else None
         to_judge = labelled or to_judge
     calibration_images, judged_frames = [], []
-    chosen, chosen_judged = _spread(to_calibrate, calibration), _spread(to_judge, judged)
-    with progress("Reading frames", len(chosen) + len(chosen_judged)) as advance:
-        for video, i in chosen:
+    offered, chosen_judged = _spread(to_calibrate, OFFERED * calibration), _spread(to_judge, judged)
+    with progress("Reading frames", len(offered) + calibration + len(chosen_judged)) as advance:
+        thumbnails = []
+        for video, i in offered:
+            thumbnails.append(thumbnail(video.read(RGB, i)))
+            advance()
+        for number in most_different(thumbnails, calibration):
+            video, i = offered[number]
             calibration_images.append(_bgr(video.read(RGB, i), size))
             advance()
         for video, i in chosen_judged:
@@ -105,7 +113,9 @@ def _from_dataset(dataset: Dataset, taxonomy: Taxonomy | None, size: Size, calib
         tuple(calibration_images),
         tuple(judged_frames),
         f"{dataset.location} ({'labels' if truth else 'no labels'})",
-        _provenance("dataset", calibration_images, judged_frames, data_hash=dataset.content_hash()),
+        _provenance(
+            "dataset", calibration_images, judged_frames, data_hash=dataset.content_hash(), offered=len(offered)
+        ),
     )
 
 
