@@ -23,9 +23,11 @@ from typing import Any, TypeVar
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
 from edgekit_runtime.files import whole
 from edgekit_runtime.loop import Loop
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.modality import Kind
 from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
-from edgekit_runtime.sinks import check_sinks, open_sink
+from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.sources import open_source
 from edgekit_runtime.sources.base import Source
@@ -56,7 +58,7 @@ class Ready:
 def run(
     bundle: str | Path,
     source: str,
-    sinks: Sequence[str] = ("window",),
+    sinks: Sequence[str] = (),
     *,
     frames: int | None = None,
     overlay: bool = True,
@@ -69,7 +71,8 @@ def run(
 ) -> Stats:
     """Runs a bundle over a source into sinks until the source ends, `frames` were shown, or SIGINT or SIGTERM.
 
-    `source` and `sinks` are as `open_source` and `open_sink` describe them; without `overlay` sinks get the bare
+    `source` and `sinks` are as `open_source` and `open_sink` describe them; where no sink is named, a window, or a page
+    where there can be none; without `overlay` sinks get the bare
     frames; `engine` restricts the bundle's variants, `key` (a public key, PEM) says who must have signed it;
     `stats_file` gets the figures as JSON about once a second; `started` (`time.monotonic()`) is where the time to the
     first result counts from.
@@ -79,7 +82,8 @@ def run(
     """
     began = time.monotonic() if started is None else started
     parse_uri(source)
-    check_sinks(list(sinks))
+    sinks = list(sinks) or [default_sink()]
+    check_sinks(sinks)
     if frames is not None and frames < 1:
         raise UsageError(f"The number of frames must be at least 1, not {frames}.")
     stop = threading.Event()
@@ -93,7 +97,7 @@ def run(
             if on_ready:
                 on_ready(_ready(model, frames_in))
             view = View()
-            context = SinkContext(f"edgekit: {model.manifest.name}", frames_in.live, frames_in.fps, stop, view)
+            context = _context(model.manifest, frames_in, stop, view)
             with _opened_sinks(sinks, context) as outputs:
 
                 def report(stats: Stats) -> None:
@@ -111,6 +115,13 @@ def run(
         if stats_file:
             _write_stats(stats_file, last)
     return last
+
+
+def _context(manifest: Manifest, source: Source, stop: threading.Event, view: View) -> SinkContext:
+    taxonomy = manifest.taxonomy
+    legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
+    depth = any(output.modality and output.modality.kind is Kind.DEPTH for output in manifest.outputs)
+    return SinkContext(f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depth)
 
 
 def _ready(model: Model, source: Source) -> Ready:

@@ -26,8 +26,9 @@ _PROGRAM = "edgekit-run"
 _PLAIN_INTERVAL_S = 10.0
 _EPILOG = """\
 sources: camera:0  /dev/video0  clip.mp4  frames/  'frames/*.png'  test:?size=960x540&fps=30
-sinks:   window  file:OUT.mp4  stdout[:rgb24]  png:DIR  null        (several may be given)
-window:  q or Esc quit, space pause, + and - opacity, d depth, s snapshot
+sinks:   window  web[:PORT]  file:OUT.mp4  stdout[:rgb24]  png:DIR  null        (several may be given)
+window:  q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys
+web:     a page at http://127.0.0.1:8090; web:0.0.0.0:8090 for other machines, which need the token it prints
 
 exit status: 0 done, 1 failed, 2 wrong usage"""
 
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.bundle is None:
         raise UsageError("No bundle was named.", hint=f"{_PROGRAM} model.edgekit --source clip.mp4")
-    sinks = options.sink or ["window"]
+    sinks = options.sink or []
     if options.json and any(sink.startswith("stdout") for sink in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
     progress = Progress()
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--camera", type=_natural, metavar="N", help="read camera N")
     source.add_argument("--source", metavar="URI", help="read a file, a folder or another source (below)")
-    parser.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window)")
+    parser.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window, or web)")
     parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")
     parser.add_argument("--engine", metavar="NAME", help="use only this engine: openvino or onnxruntime")

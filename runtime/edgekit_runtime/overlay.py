@@ -26,11 +26,14 @@ _ALERT: Colour = (60, 60, 230)
 
 @dataclass
 class View:
-    """What the person at the screen chose; a window changes it while the loop runs."""
+    """What the person at the screen chose; a window or a page changes it while the loop runs. `hidden` are class ids
+    that get no colour.
+    """
 
     opacity: float = 0.5
     depth: bool = False
     paused: bool = False
+    hidden: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,13 @@ class Overlay:
         if coloured is None:
             np.copyto(self._buffer, image)
         else:
-            height, width = image.shape[:2]
-            coloured = cv2.resize(coloured, (width, height), interpolation=cv2.INTER_NEAREST)
+            size = image.shape[1::-1]
+            coloured = cv2.resize(coloured, size, interpolation=cv2.INTER_NEAREST)
             opacity = self.view.opacity
             cv2.addWeighted(image, 1 - opacity, coloured, opacity, 0, dst=self._buffer)
+            if (bare := self._bare(result)) is not None:
+                bare = cv2.resize(bare, size, interpolation=cv2.INTER_NEAREST)
+                cv2.copyTo(image, bare, self._buffer)
         if self._panel and result.labels is not None and not self._shows_depth(result):
             self._draw_legend(self._panel, result.labels)
         self._draw_status(status)
@@ -94,6 +100,15 @@ class Overlay:
         if result.labels is not None and self._lut is not None:
             return np.asarray(cv2.applyColorMap(result.labels, self._lut), np.uint8)
         return None
+
+    def _bare(self, result: Result) -> Picture | None:
+        """255 where the frame shows a class that is hidden; None where none is."""
+        hidden = self.view.hidden
+        if not hidden or result.labels is None or self._shows_depth(result):
+            return None
+        table = np.zeros(256, np.uint8)
+        table[list(hidden)] = 255
+        return np.asarray(cv2.LUT(result.labels, table), np.uint8)
 
     def _draw_legend(self, panel: _Panel, labels: npt.NDArray[np.uint8]) -> None:
         height, width = panel.picture.shape[:2]

@@ -227,12 +227,12 @@ def test_passed_over_variants_are_said(capsys, tmp_path: Path):
 def test_without_a_screen_a_window_is_a_clear_error(capsys, small_bundle: Path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    # The default sink, and before anything else is opened: this bundle does not even exist.
-    for arguments in ([str(small_bundle), "--sink", "window"], ["none.edgekit"]):
-        assert main([*arguments, "--source", "test:"]) == 1
+    # Before anything else is opened: the second bundle does not even exist.
+    for bundle in (str(small_bundle), "none.edgekit"):
+        assert main([bundle, "--sink", "window", "--source", "test:"]) == 1
         said = capsys.readouterr().err
         assert "no screen" in said
-        assert "--sink file:OUT.mp4" in said
+        assert "--sink web, file:OUT.mp4" in said
 
 
 def test_the_folder_that_a_build_wrote_to_will_do_for_its_bundle(capsys, tmp_path: Path):

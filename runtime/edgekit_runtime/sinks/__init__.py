@@ -1,28 +1,30 @@
-"""Sinks by name: a window, an mp4 file, raw frames on standard output, pictures in a folder, nothing."""
+"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder, nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
 
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.sinks.base import Sink, SinkContext
 
-__all__ = ["check_sinks", "open_sink"]
+__all__ = ["check_sinks", "default_sink", "open_sink"]
 
 # Name -> module with an `open_named(argument, SinkContext) -> Sink`.
 _SINKS = {
     "window": "edgekit_runtime.sinks.window",
+    "web": "edgekit_runtime.sinks.web",
     "file": "edgekit_runtime.sinks.recording",
     "stdout": "edgekit_runtime.sinks.raw",
     "png": "edgekit_runtime.sinks.pictures",
     "null": "edgekit_runtime.sinks.null",
 }
-_USAGE = "Sinks: window, file:OUT.mp4, stdout[:rgb24], png:DIR, null."
+_USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, null."
 
 
 def open_sink(text: str, context: SinkContext | None = None) -> Sink:
-    """Opens a sink: `window`, `file:out.mp4`, `stdout` (raw bgr24) or `stdout:rgb24`, `png:DIR`, `null`.
+    """Opens a sink: `window`, `web`, `web:8090`, `web:0.0.0.0:8090`, `file:out.mp4`, `stdout` (raw bgr24) or
+    `stdout:rgb24`, `png:DIR`, `null`.
 
     Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
     """
@@ -42,6 +44,18 @@ def check_sinks(texts: list[str]) -> None:
         raise UsageError("Only one sink can write to standard output.")
     if "window" in names:
         import_module(_SINKS["window"]).check()
+    for text in texts:
+        if text.partition(":")[0] == "web":
+            import_module(_SINKS["web"]).parse(text.partition(":")[2])
+
+
+def default_sink() -> str:
+    """A window where there can be one, else a page."""
+    try:
+        import_module(_SINKS["window"]).check()
+    except SinkError:
+        return "web"
+    return "window"
 
 
 def _split(text: str) -> tuple[str, str]:

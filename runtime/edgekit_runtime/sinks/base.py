@@ -20,7 +20,8 @@ Picture = npt.NDArray[np.uint8]
 class SinkContext:
     """What a sink may need to know of its loop. `fps` is the source's nominal rate, None where unknown.
 
-    `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it.
+    `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it. `legend` are
+    the classes that results have, by their ids, with RGB colours; `has_depth` says whether there is depth.
     """
 
     title: str = "edgekit"
@@ -28,6 +29,12 @@ class SinkContext:
     fps: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     view: View = field(default_factory=View)
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    has_depth: bool = False
+
+    @property
+    def classes(self) -> int:
+        return len(self.legend)
 
 
 class Sink(ABC):

@@ -17,11 +17,13 @@ from edgekit_runtime.errors import SinkError
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import draw_alert
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.pace import Pace
 from edgekit_runtime.sinks.pictures import save_png
 from edgekit_runtime.sources.base import SourceState
 
 _LOG = logging.getLogger("edgekit_runtime")
-_ALTERNATIVES = "Say where to: --sink file:OUT.mp4, png:DIR, stdout or null."
+_ALTERNATIVES = "Say where to: --sink web, file:OUT.mp4, png:DIR, stdout or null."
+KEYS = "q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys"
 
 
 class WindowSink(Sink):
@@ -32,7 +34,7 @@ class WindowSink(Sink):
         self._title = context.title
         self._picture: Picture | None = None
         self._alert = ""
-        self._clock: tuple[float, float] | None = None
+        self._pace = Pace(context.live)
         # OpenCV's Qt complains about fonts, a line a letter; it shows the picture all the same.
         os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         try:
@@ -47,10 +49,10 @@ class WindowSink(Sink):
         cv2.imshow(self._title, picture)
         if first:
             cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
-        self._keys(self._wait_ms(result.frame.timestamp_s))
+        self._keys(int(1000 * self._pace.wait_s(result.frame.timestamp_s)))
         while self._context.view.paused and not self._context.stop.is_set():
             self._keys(30)
-            self._clock = None
+            self._pace.restart()
 
     def idle(self, state: SourceState, reason: str) -> None:
         if self._picture is not None and state in (SourceState.STALLED, SourceState.RETRYING):
@@ -66,18 +68,6 @@ class WindowSink(Sink):
         with suppress(cv2.error):  # the person may have closed it already
             cv2.destroyWindow(self._title)
 
-    def _wait_ms(self, timestamp_s: float) -> int:
-        """Until the picture after this one is due; 0 for live sources."""
-        if self._context.live:
-            return 0
-        now = time.monotonic()
-        if self._clock is None:
-            self._clock = (now, timestamp_s)
-        due = self._clock[0] + timestamp_s - self._clock[1]
-        if now > due + 0.5:
-            self._clock = None
-        return max(int((due - now) * 1000), 0)
-
     def _keys(self, wait_ms: int) -> None:
         key = (cv2.waitKey(wait_ms) if wait_ms > 0 else cv2.pollKey()) & 0xFF
         view = self._context.view
@@ -91,6 +81,10 @@ class WindowSink(Sink):
             view.opacity = max(view.opacity - 0.1, 0.0)
         elif key == ord("d"):
             view.depth = not view.depth
+        elif ord("1") <= key <= ord("9") and key - ord("1") < self._context.classes:
+            view.hidden ^= {key - ord("1")}
+        elif key == ord("h"):
+            _LOG.info(KEYS)
         elif key == ord("s") and self._picture is not None:
             path = Path(time.strftime("edgekit-%Y%m%d-%H%M%S.png"))
             save_png(path, self._picture)

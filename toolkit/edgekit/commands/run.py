@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +35,11 @@ def run(
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(metavar="SINK", help="window (default), file:OUT.mp4, stdout, png:DIR or null; may be repeated."),
+        typer.Option(
+            metavar="SINK",
+            help="window (default where there is a screen), web[:PORT] (else), file:OUT.mp4, stdout, png:DIR or "
+            "null; may be repeated.",
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     overlay: Annotated[bool, typer.Option(help="Draw classes, legend and rates over the picture.")] = True,
@@ -53,7 +59,7 @@ def run(
         raise UsageError(
             "--camera and --source are two sources; one is read.", hint=f"Leave out --camera {camera}, or --source."
         )
-    sinks = sink or ["window"]
+    sinks = sink or []
     if json and any(name.startswith("stdout") for name in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
     from edgekit.locate import find_bundle
@@ -63,6 +69,9 @@ def run(
     if bundle is None:
         bundle = find_bundle()
         _introduce(bundle)
+    # Addresses and names of files that were saved are said by the runtime's logger.
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("edgekit_runtime").setLevel(logging.INFO)
     progress = Progress()
     stats = run_bundle(
         bundle,

@@ -1,0 +1,260 @@
+"""`web[:[HOST:]PORT]`: one page with the live picture, its legend and figures, and switches; for a browser or a phone.
+
+Served on the loopback address unless a host is named; then every request needs the token that the address, which is
+printed, carries. Requests that a browser sends on behalf of another site are refused (`Host`, `Origin`), and what
+changes something is a POST that no form can send.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.handoff import Handoff
+from edgekit_runtime.model import Result
+from edgekit_runtime.overlay import draw_alert
+from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.pace import Pace
+from edgekit_runtime.sinks.pictures import save_png
+from edgekit_runtime.sinks.recording import RecordingSink
+from edgekit_runtime.sources.base import SourceState
+from edgekit_runtime.stats import Meter
+
+_LOG = logging.getLogger("edgekit_runtime")
+DEFAULT_PORT = 8090
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+JPEG_QUALITY = 85
+_AREAS_EVERY_S = 0.25
+_PAUSE_S = 0.03
+_DRAIN_S = 0.5
+
+
+class Board:
+    """What the loop leaves for whoever looks: the newest picture as JPEG, and the figures. Shared by all threads."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self.context = context
+        self.token = ""
+        self._changed = threading.Condition()
+        self._jpeg, self._number = b"", 0
+        self._watching = 0
+        self._meter = Meter(time.monotonic())
+        self._state, self._reason = SourceState.RUNNING, ""
+        self._areas: list[float] = []
+        self.recording: Path | None = None
+        self._wishes: list[str] = []
+
+    # What the loop says.
+
+    def note(self, result: Result) -> None:
+        with self._changed:
+            self._meter.add(result.frame.captured, result.timing.inference_ms)
+            self._state, self._reason = SourceState.RUNNING, ""
+
+    def note_areas(self, areas: list[float]) -> None:
+        self._areas = areas
+
+    def become(self, state: SourceState, reason: str) -> None:
+        with self._changed:
+            self._state, self._reason = state, reason
+
+    def publish(self, jpeg: bytes) -> None:
+        with self._changed:
+            self._jpeg, self._number = jpeg, self._number + 1
+            self._changed.notify_all()
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody wants pictures: else none is encoded."""
+        return self._watching > 0
+
+    # What a page asks.
+
+    def watch(self) -> None:
+        with self._changed:
+            self._watching += 1
+
+    def unwatch(self) -> None:
+        with self._changed:
+            self._watching -= 1
+
+    def next_jpeg(self, after: int, timeout_s: float) -> tuple[bytes, int]:
+        """The newest picture and its number; the one that is there after `timeout_s` without a newer one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > after or self.context.stop.is_set(), timeout_s)
+            return self._jpeg, self._number
+
+    def wish(self, what: str) -> None:
+        """`snapshot` or `record`: done by the loop's thread with the next picture."""
+        with self._changed:
+            if len(self._wishes) < 8:
+                self._wishes.append(what)
+
+    def wishes(self) -> list[str]:
+        with self._changed:
+            taken, self._wishes = self._wishes, []
+            return taken
+
+    def figures(self) -> dict[str, Any]:
+        """What the page shows, and `/metrics` with it."""
+        with self._changed:
+            stats = self._meter.stats(0, self._state.value, self._reason)
+            recent = self._meter.recent_fps
+        view = self.context.view
+        return {
+            "title": self.context.title,
+            "state": stats.state,
+            "reason": stats.reason,
+            "frames": stats.frames,
+            "fps": round(recent, 1),
+            "age_p50_ms": round(stats.age_p50_ms, 1),
+            "age_p99_ms": round(stats.age_p99_ms, 1),
+            "inference_p50_ms": round(stats.inference_p50_ms, 2),
+            "areas": self._areas,
+            "opacity": round(view.opacity, 2),
+            "depth": view.depth,
+            "paused": view.paused,
+            "hidden": sorted(view.hidden),
+            "recording": self.recording.name if self.recording else "",
+        }
+
+
+class WebSink(Sink):
+    """Encodes in a thread of its own, and only while somebody watches."""
+
+    def __init__(self, host: str, port: int, context: SinkContext) -> None:
+        from edgekit_runtime.sinks.web_server import Server
+
+        self._context = context
+        self._board = Board(context)
+        self._pace = Pace(context.live)
+        self._picture: Picture | None = None
+        self._alert = ""
+        self._counted = 0.0
+        self._recorder: RecordingSink | None = None
+        if host not in LOOPBACK:
+            self._board.token = secrets.token_urlsafe(12)
+        try:
+            self._server = Server(host, port, self._board)
+        except OSError as error:
+            raise SinkError(
+                f"Nothing can be served at {host}:{port}: {(error.strerror or str(error)).lower()}.",
+                hint=f"Another port: --sink web:{port + 1}",
+            ) from error
+        self.address = self._server.address
+        self._queue: Handoff[Picture] = Handoff(1)
+        self._encoder = threading.Thread(target=self._encode, name="web pictures", daemon=True)
+        self._encoder.start()
+        self._server.start()
+        _LOG.info("watch at %s", self.address)
+
+    def write(self, picture: Picture, result: Result) -> None:
+        self._alert = ""
+        self._board.note(result)
+        if result.labels is not None and time.monotonic() - self._counted > _AREAS_EVERY_S:
+            self._counted = time.monotonic()
+            counts = np.bincount(result.labels.ravel(), minlength=256)[: self._context.classes]
+            self._board.note_areas((counts / result.labels.size).round(4).tolist())
+        for wish in self._board.wishes():
+            self._grant(wish, picture)
+        if self._recorder is not None:
+            self._record(picture, result)
+        if self._board.watched:
+            self._picture = picture.copy()
+            self._queue.offer(self._picture)
+        self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
+        while self._context.view.paused and not self._context.stop.wait(_PAUSE_S):
+            self._pace.restart()
+
+    def idle(self, state: SourceState, reason: str) -> None:
+        self._board.become(state, reason)
+        if self._picture is None or state not in (SourceState.STALLED, SourceState.RETRYING):
+            return
+        alert = f"{state.value}: {reason}" if reason else state.value
+        if alert != self._alert:
+            self._alert = alert
+            shown = self._picture.copy()
+            draw_alert(shown, alert)
+            self._queue.offer(shown)
+
+    def close(self) -> None:
+        self._server.stop()
+        self._queue.close()
+        self._encoder.join(_DRAIN_S)
+        if self._recorder is not None:
+            self._stop_recording()
+
+    def _encode(self) -> None:
+        while not self._queue.exhausted:
+            picture = self._queue.get(_DRAIN_S)
+            if picture is not None:
+                ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+                if ok:
+                    self._board.publish(data.tobytes())
+
+    def _grant(self, wish: str, picture: Picture) -> None:
+        stamp = time.strftime("edgekit-%Y%m%d-%H%M%S")
+        if wish == "snapshot":
+            try:
+                save_png(Path(f"{stamp}.png"), picture)
+                _LOG.info("saved %s.png", stamp)
+            except SinkError as error:
+                _LOG.warning("%s", error)
+        elif self._recorder is None:
+            path = Path(f"{stamp}.mp4")
+            try:
+                self._recorder = RecordingSink(path, self._context.fps)
+                self._board.recording = path
+                _LOG.info("recording %s", path)
+            except SinkError as error:
+                _LOG.warning("%s", error)
+        else:
+            self._stop_recording()
+
+    def _record(self, picture: Picture, result: Result) -> None:
+        """A recording from the page that fails ends; what is shown goes on."""
+        assert self._recorder is not None
+        try:
+            self._recorder.write(picture, result)
+        except SinkError as error:
+            _LOG.warning("%s", error)
+            self._recorder, self._board.recording = None, None
+
+    def _stop_recording(self) -> None:
+        recorder, path = self._recorder, self._board.recording
+        self._recorder, self._board.recording = None, None
+        assert recorder is not None
+        try:
+            recorder.close()
+            _LOG.info("saved %s", path)
+        except SinkError as error:
+            _LOG.warning("%s", error)
+
+
+def open_named(argument: str, context: SinkContext) -> Sink:
+    return WebSink(*parse(argument), context)
+
+
+def parse(argument: str) -> tuple[str, int]:
+    """(host, port) of `[[HOST]:]PORT`, `HOST` may be an IPv6 address in brackets. Raises UsageError."""
+    host, colon, port_text = argument.rpartition(":")
+    host = host.strip("[]") if colon else LOOPBACK[0]
+    if not port_text:
+        port_text = str(DEFAULT_PORT)
+    try:
+        port = int(port_text)
+        if not 0 <= port <= 65535 or not host or set(host) & set("/ @?#"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"web:{argument} is not an address.", hint="Write web, web:8090, or web:0.0.0.0:8090 for other machines."
+        ) from None
+    return host, port

@@ -1,0 +1,279 @@
+"""The HTTP side of the web sink: a page, a stream of JPEGs, figures, and a few switches."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import socket
+import threading
+from contextlib import suppress
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from edgekit_runtime._version import __version__
+
+if TYPE_CHECKING:
+    from edgekit_runtime.sinks.web import Board
+
+MAX_CONNECTIONS = 24
+# A client that takes or sends nothing for so long is gone.
+PATIENCE_S = 10.0
+MAX_BODY = 4096
+_NO_NEWS_S = 1.0
+_COOKIE = "edgekit"
+_BOUNDARY = "edgekit-picture"
+_SWITCHES = {"opacity": float, "depth": bool, "paused": bool, "hidden": list}
+
+
+class Server:
+    """Serves a board until `stop`. Raises OSError where the address cannot be had."""
+
+    def __init__(self, host: str, port: int, board: Board) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        class Bound(_Http):
+            address_family = family
+
+        self._http = Bound((host, port), board)
+        shown = f"[{host}]" if ":" in host else host
+        if host in ("0.0.0.0", "::"):  # noqa: S104  (asked for by name)
+            shown = socket.gethostname()
+        suffix = f"/?token={board.token}" if board.token else "/"
+        self.address = f"http://{shown}:{self._http.server_address[1]}{suffix}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), name="web", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join(1.0)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 32
+
+    def __init__(self, address: tuple[str, int], board: Board) -> None:
+        super().__init__(address, _Handler)
+        self.board = board
+        self.room = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self.room.acquire(blocking=False):
+            with suppress(OSError):
+                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nothing to talk about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Http
+    protocol_version = "HTTP/1.1"
+    server_version = f"edgekit-run/{__version__}"
+    sys_version = ""
+    timeout = PATIENCE_S
+
+    def do_GET(self) -> None:
+        path, query = self._address()
+        if not self._welcome():
+            return
+        if self.server.board.token and path == "/" and self._token_matches(query.get("token", [""])[0]):
+            self._enter()
+            return
+        if not self._allowed():
+            self._say(HTTPStatus.FORBIDDEN, b"Open the address that edgekit-run printed: it carries the token.\n")
+            return
+        match path:
+            case "/":
+                self._page()
+            case "/stream":
+                self._stream()
+            case "/state":
+                self._say(HTTPStatus.OK, json.dumps(self.server.board.figures()).encode(), "application/json")
+            case "/picture.jpg":
+                self._picture()
+            case "/metrics":
+                self._say(HTTPStatus.OK, _metrics(self.server.board.figures()), "text/plain; version=0.0.4")
+            case _:
+                self._say(HTTPStatus.NOT_FOUND, b"There is nothing here.\n")
+
+    def do_POST(self) -> None:
+        path, _ = self._address()
+        if not self._welcome():
+            return
+        # A header of one's own cannot be sent across sites without asking first, and nobody is told yes.
+        if not self._allowed() or self.headers.get("X-Edgekit") != "1":
+            self._say(HTTPStatus.FORBIDDEN, b"Not from here.\n")
+            return
+        body = self._body()
+        if body is None:
+            self._say(HTTPStatus.BAD_REQUEST, b"A JSON object is expected.\n")
+        elif path == "/view" and self._set_view(body):
+            self._say(HTTPStatus.NO_CONTENT, b"")
+        elif path in ("/snapshot", "/record"):
+            self.server.board.wish(path.removeprefix("/"))
+            self._say(HTTPStatus.NO_CONTENT, b"")
+        else:
+            self._say(HTTPStatus.BAD_REQUEST, b"Unknown switch or value.\n")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not logged: addresses carry the token."""
+
+    def _address(self) -> tuple[str, dict[str, list[str]]]:
+        parts = urlsplit(self.path)
+        return parts.path, parse_qs(parts.query, max_num_fields=8)
+
+    def _welcome(self) -> bool:
+        """Whether the request is meant for this server: names that are made to point here are not (DNS rebinding)."""
+        if self.server.board.token:
+            return True
+        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        origin = self.headers.get("Origin")
+        same = origin is None or (urlsplit(origin).hostname or "") in ("127.0.0.1", "localhost", "::1")
+        if name in ("127.0.0.1", "localhost", "::1") and same:
+            return True
+        self._say(HTTPStatus.MISDIRECTED_REQUEST, b"This is not that host.\n")
+        return False
+
+    def _allowed(self) -> bool:
+        if not self.server.board.token:
+            return True
+        try:
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and self._token_matches(cookie.value)
+
+    def _token_matches(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self.server.board.token.encode())
+
+    def _enter(self) -> None:
+        """The token moves from the address into a cookie, out of the sight of whoever looks over the shoulder."""
+        self.send_response(HTTPStatus.SEE_OTHER)
+        self.send_header("Location", "/")
+        self.send_header("Set-Cookie", f"{_COOKIE}={self.server.board.token}; HttpOnly; SameSite=Strict; Path=/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _page(self) -> None:
+        nonce = secrets.token_urlsafe(12)
+        board = self.server.board
+        classes = [
+            {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)} for name, colour in board.context.legend
+        ]
+        told = json.dumps({"classes": classes, "depth": board.context.has_depth}).replace("<", "\\u003c")
+        text = (files("edgekit_runtime") / "sinks" / "page.html").read_text(encoding="utf-8")
+        page = text.replace("{{nonce}}", nonce).replace("{{told}}", told)
+        policy = (
+            f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
+            f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        self._say(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+
+    def _stream(self) -> None:
+        """JPEG after JPEG, always the newest: a client that is slow misses some, and holds nothing up."""
+        board = self.server.board
+        board.watch()
+        try:
+            self.close_connection = True
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            number = 0
+            while not board.context.stop.is_set():
+                jpeg, number = board.next_jpeg(number, _NO_NEWS_S)
+                if jpeg:
+                    head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                    self.wfile.write(head.encode() + jpeg + b"\r\n")
+        finally:
+            board.unwatch()
+
+    def _picture(self) -> None:
+        board = self.server.board
+        board.watch()
+        try:
+            jpeg, _ = board.next_jpeg(board.next_jpeg(0, 0.0)[1], 2.0)
+        finally:
+            board.unwatch()
+        if jpeg:
+            self._say(HTTPStatus.OK, jpeg, "image/jpeg")
+        else:
+            self._say(HTTPStatus.SERVICE_UNAVAILABLE, b"There is no picture yet.\n")
+
+    def _body(self) -> dict[str, Any] | None:
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            self.close_connection = True
+            return None
+        try:
+            table = json.loads(self.rfile.read(int(length)) or b"{}")
+        except (ValueError, RecursionError):
+            return None
+        return table if isinstance(table, dict) else None
+
+    def _set_view(self, table: dict[str, Any]) -> bool:
+        view = self.server.board.context.view
+        for name, value in table.items():
+            wanted = _SWITCHES.get(name)
+            if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+                view.opacity = float(value)
+            elif wanted is bool and isinstance(value, bool):
+                setattr(view, name, value)
+            elif wanted is list and isinstance(value, list) and all(type(n) is int and 0 <= n < 256 for n in value):
+                view.hidden = frozenset(value)
+            else:
+                return False
+        return True
+
+    def _say(
+        self,
+        status: HTTPStatus,
+        body: bytes,
+        kind: str = "text/plain; charset=utf-8",
+        more: dict[str, str] | None = None,
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        for name, value in (more or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _metrics(figures: dict[str, Any]) -> bytes:
+    """Prometheus text: https://prometheus.io/docs/instrumenting/exposition_formats/"""
+    rows = [
+        ("edgekit_frames_total", "counter", "Frames shown.", figures["frames"]),
+        ("edgekit_frames_per_second", "gauge", "Over the last frames.", figures["fps"]),
+        ("edgekit_age_p50_milliseconds", "gauge", "From capture to here, median.", figures["age_p50_ms"]),
+        ("edgekit_age_p99_milliseconds", "gauge", "From capture to here, 99th percentile.", figures["age_p99_ms"]),
+        ("edgekit_inference_p50_milliseconds", "gauge", "The engine alone, median.", figures["inference_p50_ms"]),
+        ("edgekit_up", "gauge", "1 while the source runs.", int(figures["state"] == "running")),
+    ]
+    lines = [f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows]
+    return "".join(lines).encode()

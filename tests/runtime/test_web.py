@@ -1,0 +1,351 @@
+"""The web sink: a page that a browser really shows, figures, switches, and who may see them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bundles import TAXONOMY
+
+from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.model import Result, Timing
+from edgekit_runtime.overlay import View
+from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
+from edgekit_runtime.sinks.base import SinkContext
+from edgekit_runtime.sinks.web import WebSink, parse
+from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS, PATIENCE_S
+from edgekit_runtime.sources.base import Frame, SourceState
+
+LEGEND = tuple(zip(TAXONOMY.classes, TAXONOMY.colours, strict=True))
+SIZE = (90, 160)
+
+
+def picture(grey: int) -> np.ndarray:
+    return np.full((*SIZE, 3), grey, np.uint8)
+
+
+def result(index: int = 0) -> Result:
+    labels = np.zeros((8, 16), np.uint8)
+    labels[:2] = 3  # a quarter is red
+    frame = Frame(picture(0), index, index / 25, time.monotonic())
+    return Result(frame, labels, None, Timing(0.1, 2.0))
+
+
+@contextmanager
+def serving(argument: str = "0", view: View | None = None, *, live: bool = True) -> Iterator[WebSink]:
+    """A sink on a free port; closed in the end."""
+    stop = threading.Event()
+    context = SinkContext("edgekit: blobs", live, 25.0, stop, view or View(), LEGEND)
+    sink = open_sink(f"web:{argument}", context)
+    assert isinstance(sink, WebSink)
+    try:
+        yield sink
+    finally:
+        stop.set()
+        sink.close()
+
+
+def port_of(sink: WebSink) -> int:
+    return int(re.search(r":(\d+)/", sink.address)[1])
+
+
+def ask(sink: WebSink, path: str, method: str = "GET", body: object = None, **headers: str) -> tuple[int, bytes, dict]:
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=10)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method, path, body if isinstance(body, bytes) else json.dumps(body), named)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def feeding(sink: WebSink, grey: int = 120) -> Iterator[None]:
+    """Frames at 50 a second from another thread, as the loop gives them."""
+    done = threading.Event()
+
+    def feed() -> None:
+        for index in range(10_000):
+            if done.wait(0.02):
+                return
+            sink.write(picture(grey), result(index))
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_stream_shows_what_is_written_and_only_then_is_anything_encoded() -> None:
+    with serving() as sink:
+        sink.write(picture(10), result())
+        assert ask(sink, "/state")[0] == 200
+        assert sink._board._number == 0, "nobody watches"
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=10)
+        with feeding(sink):
+            connection.request("GET", "/stream")
+            stream = connection.getresponse()
+            assert stream.getheader("Content-Type").startswith("multipart/x-mixed-replace")
+            shown = [read_part(stream) for _ in range(3)]
+        connection.close()
+        assert all(image.shape == (*SIZE, 3) for image in shown)
+        assert abs(int(shown[-1].mean()) - 120) <= 2
+
+
+def read_part(stream: http.client.HTTPResponse) -> np.ndarray:
+    while not (line := stream.readline()).startswith(b"Content-Length"):
+        assert line
+    length = int(line.split(b":")[1])
+    stream.readline()
+    data = stream.read(length)
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_figures_legend_and_metrics() -> None:
+    with serving() as sink:
+        for index in range(5):
+            sink.write(picture(1), result(index))
+        figures = json.loads(ask(sink, "/state")[1])
+        assert (figures["frames"], figures["state"], figures["title"]) == (5, "running", "edgekit: blobs")
+        assert figures["areas"] == [0.75, 0.0, 0.0, 0.25]
+        assert figures["inference_p50_ms"] == pytest.approx(2.0, rel=0.03)
+        sink.idle(SourceState.STALLED, "no frame for 3 s")
+        figures = json.loads(ask(sink, "/state")[1])
+        assert (figures["state"], figures["reason"]) == ("stalled", "no frame for 3 s")
+        text = ask(sink, "/metrics")[1].decode()
+        assert "edgekit_frames_total 5\n" in text
+        assert "edgekit_up 0\n" in text
+        assert all(re.fullmatch(r"(# (HELP|TYPE) .*|edgekit_\w+ [\d.]+)", line) for line in text.splitlines())
+
+
+def test_a_stalled_source_never_shows_its_last_picture_as_if_it_were_new() -> None:
+    with serving() as sink:
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=10)
+        with feeding(sink, 200):
+            connection.request("GET", "/stream")
+            stream = connection.getresponse()
+            assert read_part(stream).mean() > 190
+        sink.idle(SourceState.STALLED, "no frame for 2 s")
+        darkest = min(read_part(stream).mean() for _ in range(3))
+        connection.close()
+        assert darkest < 100
+
+
+def test_switches_change_the_view_and_nonsense_does_not() -> None:
+    view = View()
+    with serving(view=view) as sink:
+        sent = {"opacity": 0.25, "depth": True, "hidden": [1, 3]}
+        assert ask(sink, "/view", "POST", sent, X_Edgekit="1")[0] == 204
+        assert (view.opacity, view.depth, view.hidden) == (0.25, True, frozenset({1, 3}))
+        before = (view.opacity, view.depth, view.paused, view.hidden)
+        for wrong in (
+            {"opacity": 2},
+            {"opacity": True},
+            {"opacity": "1"},
+            {"depth": 1},
+            {"hidden": [1.5]},
+            {"hidden": [True]},
+            {"hidden": [-1]},
+            {"hidden": {}},
+            {"legend": []},
+            {"__class__": "x"},
+        ):
+            assert ask(sink, "/view", "POST", wrong, X_Edgekit="1")[0] == 400, wrong
+        for body in (b"", b"[]", b"nothing", b"[" * 4000, b"{" + b" " * 5000 + b"}"):
+            status = ask(sink, "/view", "POST", body, X_Edgekit="1")[0]
+            assert status == (204 if not body else 400), body[:10]
+        assert (view.opacity, view.depth, view.paused, view.hidden) == before
+
+
+def test_what_another_site_makes_a_browser_send_is_refused() -> None:
+    view = View()
+    with serving(view=view) as sink:
+        assert ask(sink, "/view", "POST", {"opacity": 0.1})[0] == 403, "a form sends no header of its own"
+        assert ask(sink, "/view", "POST", {"opacity": 0.1}, X_Edgekit="1", Origin="http://evil.example")[0] == 421
+        assert ask(sink, "/state", Host="evil.example")[0] == 421, "a name that was made to point here"
+        assert ask(sink, "/state", Host="localhost")[0] == 200
+        assert view.opacity == 0.5
+        _, _, headers = ask(sink, "/")
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_other_machines_need_the_token() -> None:
+    with serving("0.0.0.0:0") as sink:
+        token = sink.address.partition("token=")[2]
+        assert len(token) >= 16
+        for path in ("/", "/state", "/stream", "/metrics", "/picture.jpg", "/?token=wrong", "/?token="):
+            assert ask(sink, path)[0] == 403, path
+        assert ask(sink, "/view", "POST", {"opacity": 0.1}, X_Edgekit="1")[0] == 403
+        status, _, headers = ask(sink, f"/?token={token}")
+        assert (status, headers["Location"]) == (303, "/")
+        cookie = headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        kept = cookie.partition(";")[0]
+        assert ask(sink, "/state", Cookie=kept)[0] == 200
+        assert ask(sink, "/", Cookie=kept)[0] == 200
+        assert ask(sink, "/state", Cookie="edgekit=wrong")[0] == 403
+        assert ask(sink, "/state", Cookie="\x01;;==")[0] == 403
+
+
+def test_loopback_is_what_is_bound_unless_a_host_is_named() -> None:
+    with serving() as sink:
+        assert sink.address.startswith("http://127.0.0.1:")
+        assert "token" not in sink.address
+        assert sink._server._http.server_address[0] == "127.0.0.1"
+
+
+def test_a_hundred_connections_and_a_client_that_stops_reading_hold_nothing_up() -> None:
+    with serving() as sink:
+        lazy = [socket.create_connection(("127.0.0.1", port_of(sink))) for _ in range(100)]
+        with suppress(OSError):
+            for one in lazy[: MAX_CONNECTIONS // 2]:
+                one.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        began = time.monotonic()
+        for index in range(200):
+            sink.write(picture(index), result(index))
+        assert time.monotonic() - began < 2
+        for one in lazy:
+            one.close()
+        deadline = time.monotonic() + PATIENCE_S + 5
+        while time.monotonic() < deadline:
+            with suppress(OSError, http.client.HTTPException):
+                if ask(sink, "/state")[0] == 200:
+                    break
+            time.sleep(0.2)
+        else:
+            pytest.fail("no room was made")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\x00" * 2000,
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"X" * 70_000,
+        b"POST /view HTTP/1.1\r\n" + b"A: b\r\n" * 300,
+    ],
+)
+def test_junk_is_answered_or_dropped_and_nothing_else_suffers(junk: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as sink:
+        with socket.create_connection(("127.0.0.1", port_of(sink)), timeout=5) as raw, suppress(OSError):
+            raw.sendall(junk)
+            raw.shutdown(socket.SHUT_WR)
+            while raw.recv(65536):
+                pass
+        assert ask(sink, "/state")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_snapshot_and_recording_are_made_where_the_program_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving() as sink, feeding(sink):
+        assert ask(sink, "/snapshot", "POST", {}, X_Edgekit="1")[0] == 204
+        assert ask(sink, "/record", "POST", {}, X_Edgekit="1")[0] == 204
+        wait_for(lambda: json.loads(ask(sink, "/state")[1])["recording"].endswith(".mp4"))
+        time.sleep(0.5)
+        assert ask(sink, "/record", "POST", {}, X_Edgekit="1")[0] == 204
+        wait_for(lambda: json.loads(ask(sink, "/state")[1])["recording"] == "")
+    (snapshot,) = tmp_path.glob("edgekit-*.png")
+    assert cv2.imread(str(snapshot)).shape == (*SIZE, 3)
+    (film,) = tmp_path.glob("edgekit-*.mp4")
+    reader = cv2.VideoCapture(str(film))
+    assert reader.read()[0]
+    assert abs(int(reader.read()[1].mean()) - 120) < 6
+
+
+def wait_for(what, patience_s: float = 5.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_pause_holds_files_and_ends_with_the_program() -> None:
+    view = View(paused=True)
+    with serving(view=view, live=False) as sink:
+        writer = threading.Thread(target=sink.write, args=(picture(1), result()))
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        view.paused = False
+        writer.join(2)
+        assert not writer.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [("", ("127.0.0.1", 8090)), ("80", ("127.0.0.1", 80)), ("0.0.0.0:1", ("0.0.0.0", 1)), ("[::1]:9", ("::1", 9))],
+)
+def test_addresses(argument: str, expected: tuple[str, int]) -> None:
+    assert parse(argument) == expected
+
+
+@pytest.mark.parametrize("argument", ["x", "99999", "-1", "a b:80", "http://x:80", ":80"])
+def test_what_is_no_address_is_refused_before_anything_is_opened(argument: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        check_sinks([f"web:{argument}"])
+
+
+def test_a_port_that_is_taken_is_named_with_another() -> None:
+    with serving() as sink:
+        with pytest.raises(SinkError, match="Nothing can be served") as caught:
+            open_sink(f"web:{port_of(sink)}", SinkContext())
+        assert f"web:{port_of(sink) + 1}" in caught.value.hint
+
+
+def test_without_a_screen_there_is_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if sys.platform == "linux":
+        assert default_sink() == "web"
+
+
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no Chromium here (apt install chromium)")
+    return found
+
+
+def test_a_browser_shows_picture_legend_and_figures(small_bundle: Path, tmp_path: Path) -> None:
+    """The page as a person sees it: the moving pattern, coloured, with its classes and a frame rate."""
+    browser = chromium()
+    command = [sys.executable, "-m", "edgekit_runtime", str(small_bundle), "--source", "test:?size=320x180"]
+    with subprocess.Popen([*command, "--sink", "web:0"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = next(line.split()[-1] for line in process.stderr if line.startswith("watch at "))
+            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
+            profile = f"--user-data-dir={tmp_path / 'profile'}"
+            seen = subprocess.run(
+                [browser, *flags, profile, address], capture_output=True, text=True, timeout=60, check=False
+            )
+            dumped = seen.stdout
+        finally:
+            process.terminate()
+            process.wait(10)
+    assert re.search(r'id="state"[^>]*>running<', dumped), dumped[:2000]
+    assert re.search(r'id="rate">\d+ fps<', dumped)
+    assert all(f"<span>{name}</span>" in dumped for name in TAXONOMY.classes)
+    assert re.search(r'id="share\d">\d+ %<', dumped)
