@@ -120,7 +120,8 @@ def run(
 def _context(manifest: Manifest, source: Source, stop: threading.Event, view: View) -> SinkContext:
     taxonomy = manifest.taxonomy
     legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
-    depth = any(output.modality and output.modality.kind is Kind.DEPTH for output in manifest.outputs)
+    units = [each.modality.unit for each in manifest.outputs if each.modality and each.modality.kind is Kind.DEPTH]
+    depth = units[0] if units else None
     return SinkContext(f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depth)
 
 

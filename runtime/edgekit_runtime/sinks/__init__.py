@@ -1,4 +1,5 @@
-"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder, nothing."""
+"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder,
+lines of JSON, nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +18,15 @@ _SINKS = {
     "file": "edgekit_runtime.sinks.recording",
     "stdout": "edgekit_runtime.sinks.raw",
     "png": "edgekit_runtime.sinks.pictures",
+    "json": "edgekit_runtime.sinks.lines",
     "null": "edgekit_runtime.sinks.null",
 }
-_USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, null."
+_USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, json:PATH, null."
 
 
 def open_sink(text: str, context: SinkContext | None = None) -> Sink:
     """Opens a sink: `window`, `web`, `web:8090`, `web:0.0.0.0:8090`, `file:out.mp4`, `stdout` (raw bgr24) or
-    `stdout:rgb24`, `png:DIR`, `null`.
+    `stdout:rgb24`, `png:DIR`, `json:out.jsonl`, `null`.
 
     Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
     """
@@ -44,9 +46,9 @@ def check_sinks(texts: list[str]) -> None:
         raise UsageError("Only one sink can write to standard output.")
     if "window" in names:
         import_module(_SINKS["window"]).check()
-    for text in texts:
-        if text.partition(":")[0] == "web":
-            import_module(_SINKS["web"]).parse(text.partition(":")[2])
+    for name, argument in map(_split, texts):
+        if name in ("web", "json"):
+            import_module(_SINKS[name]).parse(argument)
 
 
 def default_sink() -> str:

@@ -21,7 +21,7 @@ class SinkContext:
     """What a sink may need to know of its loop. `fps` is the source's nominal rate, None where unknown.
 
     `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it. `legend` are
-    the classes that results have, by their ids, with RGB colours; `has_depth` says whether there is depth.
+    the classes that results have, by their ids, with RGB colours; `depth_unit` is that of depth, None without any.
     """
 
     title: str = "edgekit"
@@ -30,7 +30,7 @@ class SinkContext:
     stop: threading.Event = field(default_factory=threading.Event)
     view: View = field(default_factory=View)
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
-    has_depth: bool = False
+    depth_unit: str | None = None
 
     @property
     def classes(self) -> int:

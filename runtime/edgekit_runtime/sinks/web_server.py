@@ -180,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         classes = [
             {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)} for name, colour in board.context.legend
         ]
-        told = json.dumps({"classes": classes, "depth": board.context.has_depth}).replace("<", "\\u003c")
+        told = json.dumps({"classes": classes, "depth": board.context.depth_unit is not None}).replace("<", "\\u003c")
         text = (files("edgekit_runtime") / "sinks" / "page.html").read_text(encoding="utf-8")
         page = text.replace("{{nonce}}", nonce).replace("{{told}}", told)
         policy = (

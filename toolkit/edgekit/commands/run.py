@@ -37,8 +37,8 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="SINK",
-            help="window (default where there is a screen), web[:PORT] (else), file:OUT.mp4, stdout, png:DIR or "
-            "null; may be repeated.",
+            help="window (default where there is a screen), web[:PORT] (else), file:OUT.mp4, stdout, png:DIR, "
+            "json:PATH or null; may be repeated.",
         ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
