@@ -8,13 +8,17 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format bench peers wheel clean
+.PHONY: demo test debian lint format bench peers wheel clean
 
 demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, distil, build, run
 	$(BIN)/edgekit demo -o demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q
+
+debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an RTSP server; as root
+	apt-get install -y --no-install-recommends chromium \
+		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 lint: $(INSTALLED)  ## style, types and the import rule of the rooms
 	$(BIN)/ruff check .

@@ -22,8 +22,9 @@ _SCHEMES = {
     "camera": "edgekit_runtime.sources.camera",
     "file": "edgekit_runtime.sources.files",
     "test": "edgekit_runtime.sources.pattern",
+    **dict.fromkeys(("rtsp", "rtsps", "http", "https"), "edgekit_runtime.sources.network"),
 }
-_PLANNED = ("rtsp", "rtsps", "http", "https", "screen", "csi")
+_PLANNED = ("screen", "csi")
 
 
 def open_source(uri: str | Path) -> Source:
@@ -32,6 +33,7 @@ def open_source(uri: str | Path) -> Source:
     - `camera:0`, `camera:1?size=1280x720&fps=30`, `/dev/video0`: a camera;
     - `clip.mp4`, `file:clip.mp4`: a video file, decoded in a process of its own;
     - `frames/`, `frames/*.png`: pictures in sorted order, 25 a second;
+    - `rtsp://user:password@host/path`, `http://host/stream` (MJPEG): a live stream, opened again when it is lost;
     - `test:?size=960x540&fps=30&frames=100`: a moving pattern with its frame number in it; `fps=0` is as fast as
       it is read;
     - schemes that plug-ins add (`world:SEED` with the toolkit installed).

@@ -34,6 +34,10 @@ from edgekit_runtime.sources.protocol import (
 from edgekit_runtime.sources.ring import map_in_child
 
 Image = npt.NDArray[np.uint8]
+# What a server says may lead to other servers, never to a file. TCP, as lost packets are lost pictures.
+_NETWORK = "protocol_whitelist;tcp,tls,udp,rtp,srtp,rtsp,rtsps,http,https,crypto|rtsp_transport;tcp"
+_UNBUFFERED = "|fflags;nobuffer|flags;low_delay"
+_PATIENCE_MS = 6000
 # Untouched memory costs nothing, so slots have room for frames that grow in mid-stream.
 _ROOM = 4
 _MIN_SLOT_BYTES = 1920 * 1080 * 3
@@ -47,9 +51,12 @@ class _Video:
     """Frames of a video file, each with its presentation time."""
 
     def __init__(self, path: str) -> None:
-        self._capture = cv2.VideoCapture(path)
-        if not self._capture.isOpened():
-            raise UnreadableError("is not a video that OpenCV can decode, or it is damaged")
+        self._use(cv2.VideoCapture(path), "is not a video that OpenCV can decode, or it is damaged")
+
+    def _use(self, capture: cv2.VideoCapture, complaint: str) -> None:
+        self._capture = capture
+        if not capture.isOpened():
+            raise UnreadableError(complaint)
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.fps = rate if 0 < rate <= 1000 else 0.0
         self._last = -1.0
@@ -65,6 +72,16 @@ class _Video:
             time_s = self._last + period if self._last >= 0 else 0.0
         self._last = time_s
         return image, time_s
+
+
+class _Remote(_Video):
+    """Frames of what lies behind a URL; of a live stream, each as soon as it comes."""
+
+    def __init__(self, url: str, *, live: bool) -> None:
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = _NETWORK + (_UNBUFFERED if live else "")
+        patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
+        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
+        self._use(capture, "does not answer, or with no video that OpenCV decodes")
 
 
 class _Pictures:
@@ -83,9 +100,15 @@ class _Pictures:
         return None
 
 
+def _open(job: Job) -> _Video | _Pictures:
+    if job.url:
+        return _Remote(job.url, live=job.live)
+    return _Video(job.video) if job.video else _Pictures(job.pictures, job.fps)
+
+
 def serve(job: Job, requests: int, answers: int) -> None:
     """Decodes into free slots until the end, or until the reader closes its pipe."""
-    reader = _Video(job.video) if job.video else _Pictures(job.pictures, job.fps)
+    reader = _open(job)
     first = reader.frames(None)
     if first is None:
         raise UnreadableError("holds no frame that can be decoded")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ _CHILD = "import sys; sys.path.append(sys.argv[1]); from edgekit_runtime.sources
 
 
 class DecodedFile(ThreadedSource):
-    """A video file or a list of pictures; waits for its reader, drops nothing."""
+    """A video file, a list of pictures, or a stream; waits for its reader, drops nothing."""
 
     live = False
 
@@ -61,7 +62,7 @@ class DecodedFile(ThreadedSource):
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._requests, self._answers = self._child.stdin, self._child.stdout
-        self._job = Job(job.video, job.pictures, job.fps, self._memory.name)
+        self._job = replace(job, memory=self._memory.name)
         self._start()
         self._await_header()
 
@@ -103,16 +104,15 @@ class DecodedFile(ThreadedSource):
                 if not self._stop.is_set():
                     raise SourceError(
                         f"{self.uri}: {self._obituary()}.",
-                        hint="The file is damaged or hostile; nothing else was harmed.",
+                        hint="What it reads is damaged or hostile; nothing else was harmed.",
                     )
                 return
             kind, payload = message
             if kind == END:
                 return
             if kind == ERROR:
-                raise SourceError(
-                    f"{self.uri} {payload.decode(errors='replace')}.", hint="Check that it plays elsewhere."
-                )
+                hint = "Check address, name and password." if self._job.url else "Check that it plays elsewhere."
+                raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=hint)
             if kind == HEADER:
                 self._header = Header.from_bytes(payload)
                 self._memory.map()

@@ -22,9 +22,13 @@ HEADER, FRAME, ERROR, END = b"H", b"F", b"X", b"E"
 
 @dataclass(frozen=True)
 class Job:
-    """What to decode: a video file, or pictures in order shown `fps` a second. `memory` names the ring's memory."""
+    """What to decode: a video file, one that lies behind a `url`, or with `live` a stream there; or pictures in order,
+    shown `fps` a second. `memory` names the ring's memory.
+    """
 
     video: str = ""
+    url: str = ""
+    live: bool = False
     pictures: tuple[str, ...] = ()
     fps: float = 0.0
     memory: str = ""
@@ -35,7 +39,7 @@ class Job:
     @classmethod
     def from_bytes(cls, data: bytes) -> Job:
         table = json.loads(data)
-        return cls(table["video"], tuple(table["pictures"]), table["fps"], table["memory"])
+        return cls(**{**table, "pictures": tuple(table["pictures"])})
 
 
 @dataclass(frozen=True)
