@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Frames = Sequence[npt.NDArray[np.uint8]]
+# Each is tried by compiling and judging the whole network: seconds for a student, hours for a large transformer.
+MOST_QUANTISERS = 64
 
 
 def quantise(model: Any, frames: Frames) -> Any:
@@ -60,13 +62,17 @@ def quantise_partly(model: Any, frames: Frames, judged: Frames, spent: Callable[
 
     `spent` says of a compiled model how much of what is allowed it has lost on the `judged` frames, 1 at the limit.
     Layers go back one by one, those first that matter most. Method: NNCF's accuracy-aware quantisation. Raises
-    BuildError where plain INT8 is within the limit, without calibration frames, and where NNCF fails.
+    BuildError where plain INT8 is within the limit, where there are so many layers that trying each takes hours,
+    without calibration frames, and where NNCF fails.
     """
     import openvino
 
     whole = quantise(model.clone(), frames)
     if spent(openvino.compile_model(whole, "CPU")) <= 1:
         raise BuildError("int8 loses little enough")
+    quantisers = sum(operation.get_type_name() == "FakeQuantize" for operation in whole.get_ops())
+    if quantisers > MOST_QUANTISERS:
+        raise BuildError(f"with {quantisers} places to quantise, finding those that int8 ruins takes too long")
     import nncf
 
     with _quiet():
