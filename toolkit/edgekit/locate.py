@@ -18,7 +18,8 @@ DEFAULT_BUNDLE = Path(__file__).parent / "default" / f"default{SUFFIX}"
 BUILD_FOLDER = Path("build")
 
 _DEPTH = 4
-_SKIPPED = {"node_modules", "__pycache__", "site-packages"}
+# Checkpoints that belong to benchmarks are nobody's newest student.
+_SKIPPED = {"benchmarks", "node_modules", "__pycache__", "site-packages"}
 
 
 def find_student(below: Path) -> Path:
