@@ -192,8 +192,8 @@ def _place_labels(marks: Sequence[dict[str, Any]], right: float, bottom: float) 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers in between."""
-    rough = (high - low) / 4
+    """Three to seven round numbers in between."""
+    rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     first = math.ceil(low / step)
