@@ -71,11 +71,10 @@ def run(
 ) -> Stats:
     """Runs a bundle over a source into sinks until the source ends, `frames` were shown, or SIGINT or SIGTERM.
 
-    `source` and `sinks` are as `open_source` and `open_sink` describe them; where no sink is named, a window, or a page
-    where there can be none; without `overlay` sinks get the bare
-    frames; `engine` restricts the bundle's variants, `key` (a public key, PEM) says who must have signed it;
-    `stats_file` gets the figures as JSON about once a second; `started` (`time.monotonic()`) is where the time to the
-    first result counts from.
+    `source` and `sinks` are as `open_source` and `open_sink` describe them; where no sink is named, there is a window,
+    or a page where there can be none. Without `overlay` sinks get the bare frames; `engine` restricts the bundle's
+    variants, `key` (a public key, PEM) says who must have signed it; `stats_file` gets the figures as JSON about once a
+    second; `started` (`time.monotonic()`) is where the time to the first result counts from.
 
     Raises UsageError before anything is opened, and BundleError, EngineError, SourceError or SinkError after; sinks
     are finished in any case.

@@ -109,6 +109,17 @@ def test_a_stream_shows_what_is_written_and_only_then_is_anything_encoded() -> N
         assert abs(int(shown[-1].mean()) - 120) <= 2
 
 
+def test_a_new_visitor_is_not_shown_what_an_earlier_one_saw_last() -> None:
+    with serving() as sink:
+        for grey in (200, 50):
+            connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=10)
+            with feeding(sink, grey):
+                connection.request("GET", "/stream")
+                assert abs(int(read_part(connection.getresponse()).mean()) - grey) <= 2
+            connection.close()
+            wait_for(lambda: not sink._board.watched or sink.write(picture(grey), result()))  # noqa: B023
+
+
 def read_part(stream: http.client.HTTPResponse) -> np.ndarray:
     while not (line := stream.readline()).startswith(b"Content-Length"):
         assert line

@@ -167,16 +167,12 @@ def _check_engine(profile: Profile) -> None:
 
 def _variant(row: Measured) -> Variant:
     """The variant with what was measured of it."""
-
-    def rounded(value: float | None, digits: int = 5) -> float | None:
-        return None if value is None else round(value, digits)
-
     return replace(
         row.candidate.variant,
-        p50_ms=rounded(row.p50_ms, 3),
-        miou=rounded(row.miou),
-        drop=rounded(row.drop),
-        depth_error=rounded(row.baseline.depth_error),
+        p50_ms=gate.rounded(row.p50_ms, 3),
+        miou=gate.rounded(row.miou),
+        drop=gate.rounded(row.drop),
+        depth_error=gate.rounded(row.baseline.depth_error),
     )
 
 

@@ -96,13 +96,13 @@ def candidate_table(
             "engine": row.candidate.variant.engine,
             "precision": row.candidate.variant.precision,
             "device": row.candidate.variant.device,
-            "p50_ms": _rounded(row.p50_ms, 3),
-            "p95_ms": _rounded(row.p95_ms, 3),
+            "p50_ms": rounded(row.p50_ms, 3),
+            "p95_ms": rounded(row.p95_ms, 3),
             "not_measured": row.candidate.absent,
             **_accuracy(row, metric),
-            "agreement": _rounded(row.pytorch.agreement),
-            "depth_error": _rounded(row.baseline.depth_error),
-            "depth_error_pytorch": _rounded(row.pytorch.depth_error),
+            "agreement": rounded(row.pytorch.agreement),
+            "depth_error": rounded(row.baseline.depth_error),
+            "depth_error_pytorch": rounded(row.pytorch.depth_error),
             "size_bytes": row.candidate.size,
             "chosen": row is chosen,
             "fallback": any(row is fallback for fallback in fallbacks),
@@ -114,10 +114,11 @@ def candidate_table(
 
 def _accuracy(row: Measured, metric: str) -> dict[str, Any]:
     if row.miou is not None:
-        return {"accuracy": _rounded(row.miou), "accuracy_drop": _rounded(row.drop), "accuracy_metric": metric}
+        return {"accuracy": rounded(row.miou), "accuracy_drop": rounded(row.drop), "accuracy_metric": metric}
     error = row.baseline.depth_error or 0.0
-    return {"accuracy": _rounded(1 - error), "accuracy_drop": _rounded(error), "accuracy_metric": "depth against fp32"}
+    return {"accuracy": rounded(1 - error), "accuracy_drop": rounded(error), "accuracy_metric": "depth against fp32"}
 
 
-def _rounded(value: float | None, digits: int = 5) -> float | None:
+def rounded(value: float | None, digits: int = 5) -> float | None:
+    """As manifests have it; None stays None."""
     return None if value is None else round(value, digits)

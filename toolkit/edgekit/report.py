@@ -78,8 +78,7 @@ def _classes(manifest: Manifest, trial: Trial, chosen: Measured) -> list[dict[st
     """IoU of each class, of float32 and of what ships; None where a class is absent."""
     if manifest.taxonomy is None:
         return []
-    fp32 = next(key for key in trial.confusion if key.endswith("fp32"))
-    before, after = (class_iou(trial.confusion[key]) for key in (fp32, chosen.candidate.key))
+    before, after = (class_iou(trial.confusion[key]) for key in (trial.baseline, chosen.candidate.key))
     rows = zip(manifest.taxonomy.classes, manifest.taxonomy.colours, before, after, strict=True)
     return [
         {

@@ -24,7 +24,8 @@ class Trial:
     """`rows` are what was measured, empty where the baseline does not run; `refused` what no engine would open.
 
     `golden` are some of the judged frames (uint8 BGR), `references` what PyTorch says of them and `answers` what each
-    candidate does, by its key; `confusion` likewise, on all judged frames, where there are classes.
+    candidate does, by its key; `confusion` likewise, on all judged frames, where there are classes. `baseline` is the
+    key of what everything is compared with.
     """
 
     rows: tuple[Measured, ...]
@@ -33,6 +34,7 @@ class Trial:
     references: Sequence[Arrays]
     answers: Mapping[str, Sequence[Arrays]]
     confusion: Mapping[str, Confusion]
+    baseline: str
 
 
 def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -> Trial:
@@ -41,7 +43,8 @@ def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -
     Raises BuildError where the labels to judge by are empty.
     """
     images = [frame.image for frame in material.judged]
-    golden = images[:: max(1, len(images) // GOLDEN_FRAMES)][:GOLDEN_FRAMES]
+    few = slice(0, None, max(1, len(images) // GOLDEN_FRAMES))
+    golden = images[few][:GOLDEN_FRAMES]
     references = [exporter.reference(image) for image in golden]
     with forms.opened(exporter, made) as (engines, reasons):
         spent: dict[str, Milliseconds] = {}
@@ -52,16 +55,21 @@ def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -
                 group = {c.key: engines[c.key] for c in here if c.target.engine == library}
                 spent |= forms.time_engines(group, golden, advance)
         with progress("Judging", len(engines)) as advance:
-            said, answers = {}, {}
+            said = {}
             for key, engine in engines.items():
-                said[key], answers[key] = forms.answers(engine, images), forms.answers(engine, golden)
+                said[key] = forms.answers(engine, images)
                 advance()
+    answers = {key: each[few][:GOLDEN_FRAMES] for key, each in said.items()}
     refused = tuple(Skipped(name, reason) for name, reason in reasons.items())
-    baseline = said.get(forms.baseline_key(exporter.profile))
-    if baseline is None:
-        return Trial((), refused, golden, references, {}, {})
-    tables = _tables(exporter.taxonomy, material, said, baseline)
-    best = miou(tables[forms.baseline_key(exporter.profile)]) if exporter.taxonomy else None
+    base = forms.baseline_key(exporter.profile)
+    if base not in said:
+        return Trial((), refused, golden, references, {}, {}, base)
+    tables = _tables(exporter.taxonomy, material, said, said[base])
+    best = miou(tables[base]) if exporter.taxonomy else None
+    if best is not None and not np.isfinite(best):
+        raise BuildError(
+            "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
+        )
     rows = []
     for candidate in made:
         if (key := candidate.key) in engines:
@@ -72,10 +80,10 @@ def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -
                 found = miou(tables[key])
                 against = doubts(tables[key], exporter.taxonomy.classes, "the labels", told_apart=material.labelled)
             drop = None if best is None or found is None else best - found
-            near = forms.fidelity(said[key], baseline)
+            near = forms.fidelity(said[key], said[base])
             pytorch = forms.fidelity(answers[key], references)
             rows.append(Measured(candidate, p50, p95, found, drop, near, pytorch, against))
-    return Trial(tuple(rows), refused, golden, references, answers, tables)
+    return Trial(tuple(rows), refused, golden, references, answers, tables, base)
 
 
 def _tables(
@@ -84,9 +92,4 @@ def _tables(
     if taxonomy is None:
         return {}
     targets = forms.targets_of(material.judged, forms.class_maps(baseline))
-    tables = {key: forms.tally(forms.class_maps(maps), targets, taxonomy) for key, maps in said.items()}
-    if not np.isfinite(miou(forms.tally(forms.class_maps(baseline), targets, taxonomy))):
-        raise BuildError(
-            "The frames to judge by hold no labelled pixel.", hint="Label some, or remove the empty labels modality."
-        )
-    return tables
+    return {key: forms.tally(forms.class_maps(maps), targets, taxonomy) for key, maps in said.items()}

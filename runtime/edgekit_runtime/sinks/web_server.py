@@ -200,10 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Cache-Control", "no-store")
             self.send_header("Connection", "close")
             self.end_headers()
-            number = 0
+            # What was encoded for an earlier visitor is old: the first picture is one that comes now.
+            _, before = board.next_jpeg(0, 0.0)
+            number = before
             while not board.context.stop.is_set():
                 jpeg, number = board.next_jpeg(number, _NO_NEWS_S)
-                if jpeg:
+                if number > before:
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
         finally:
