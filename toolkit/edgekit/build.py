@@ -143,7 +143,7 @@ def _make(exporter: Exporter, material: Material) -> tuple[list[Candidate], list
             key = target.engine, precision
             try:
                 if not reason and key not in ready:
-                    ready[key] = forms.make_form(exporter, *key, material)
+                    ready[key] = forms.make_form(exporter, *key, material, ready.get((target.engine, "int8")))
             except BuildError as error:
                 if (target, precision) == forms.baseline(profile):
                     raise

@@ -108,11 +108,15 @@ class Measured:
     doubts: tuple[str, ...] = ()
 
 
-def make_form(exporter: Exporter, engine: EngineName, precision: Precision, material: Material) -> Form:
-    """Exports (and quantises) one form. Raises BuildError, also where mixed precision is not needed."""
+def make_form(
+    exporter: Exporter, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
+) -> Form:
+    """Exports (and quantises) one form. Mixed precision begins with the `int8` form of the same engine, made anew where
+    it is not given. Raises BuildError, also where mixed precision is not needed.
+    """
     if engine == "onnxruntime":
         return _onnx_form(exporter, precision, material.calibration)
-    return _openvino_form(exporter, precision, material)
+    return _openvino_form(exporter, precision, material, int8)
 
 
 def make_candidate(form: Form, target: Target, precision: Precision, profile: Profile) -> Candidate:
@@ -126,15 +130,19 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
     return Candidate(target, variant(target), form.files, profile.missing(target), stand_in)
 
 
-def _openvino_form(exporter: Exporter, precision: Precision, material: Material) -> Form:
+def _openvino_form(exporter: Exporter, precision: Precision, material: Material, int8: Form | None) -> Form:
     import openvino
 
     model = exporter.openvino()
     if precision == "int8":
         model = quantise(model, material.calibration)
     elif precision == "mixed":
-        model = quantise_partly(model, material.calibration, [frame.image for frame in material.judged],
-                                _allowance(exporter, model, material))  # fmt: skip
+        int8 = int8 or _openvino_form(exporter, "int8", material, None)
+        weights = int8.files[int8.model.removesuffix(".xml") + ".bin"]
+        whole = openvino.Core().read_model(model=int8.files[int8.model], weights=weights)
+        judged = [frame.image for frame in material.judged]
+        spent = _allowance(exporter, model, material)
+        model = quantise_partly(model, whole, material.calibration, judged, spent)
     _name_plainly(model)
     # Half precisions are asked of the engine; their files are the same.
     stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"

@@ -57,17 +57,16 @@ def quantise(model: Any, frames: Frames) -> Any:
     return quantised
 
 
-def quantise_partly(model: Any, frames: Frames, judged: Frames, spent: Callable[[Any], float]) -> Any:
-    """An INT8 form of an `openvino.Model` in which the layers that INT8 ruins are left in float.
+def quantise_partly(model: Any, whole: Any, frames: Frames, judged: Frames, spent: Callable[[Any], float]) -> Any:
+    """An `openvino.Model` in INT8 but for the layers that this ruins, left in float; `whole` has all of them in INT8.
 
     `spent` says of a compiled model how much of what is allowed it has lost on the `judged` frames, 1 at the limit.
     Layers go back one by one, those first that matter most. Method: NNCF's accuracy-aware quantisation. Raises
-    BuildError where plain INT8 is within the limit, where there are so many layers that trying each takes hours,
-    without calibration frames, and where NNCF fails.
+    BuildError where plain INT8 is within the limit, where there are so many layers that trying each takes hours, and
+    where NNCF fails.
     """
     import openvino
 
-    whole = quantise(model.clone(), frames)
     if spent(openvino.compile_model(whole, "CPU")) <= 1:
         raise BuildError("int8 loses little enough")
     quantisers = sum(operation.get_type_name() == "FakeQuantize" for operation in whole.get_ops())
