@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,9 @@ from edgekit_runtime.modality import Kind, Modality
 
 Statistics = Mapping[str, Mapping[str, list[float]]]
 
-# Kinds whose values are standardised with the data set's mean and deviation; the others have fixed ranges.
+# Kinds whose values are standardised with the data set's mean and deviation; the others have fixed ranges. Where the
+# statistics have `log_mean` and `log_std`, it is the logarithm that is standardised: of depth in metres, which a network
+# that sees near and far would else learn for the far alone.
 STANDARDISED = (Kind.IMAGE, Kind.DEPTH, Kind.FLOW)
 
 
@@ -33,9 +36,11 @@ def encode(modality: Modality, array: Tensor, statistics: Statistics) -> Encoded
         ignored = (array == modality.taxonomy.ignore) | (array >= len(modality.taxonomy))
         return Encoded(hot.float(), ~ignored.permute(0, 3, 1, 2))
     values = array.permute(0, 3, 1, 2).float()
+    if logarithm := _logarithmic(modality, statistics):
+        values = values.log()
     offset, scale = _affine(modality, statistics, values)
     values = (values - offset) / scale
-    if not array.dtype.is_floating_point:
+    if not (array.dtype.is_floating_point or logarithm):
         return Encoded(values, torch.ones_like(values[:, :1], dtype=torch.bool))
     valid = torch.isfinite(values).all(dim=1, keepdim=True)
     return Encoded(torch.where(valid, values, 0.0), valid)
@@ -58,9 +63,11 @@ def encode_into(modality: Modality, array: Tensor, statistics: Statistics, out: 
         out.copy_(array == torch.arange(len(modality.taxonomy), dtype=array.dtype, device=array.device))
         return
     values = array.permute(0, 3, 1, 2).float()
+    if logarithm := _logarithmic(modality, statistics):
+        values = values.log()
     offset, scale = _affine(modality, statistics, values)
     values = (values - offset).div_(scale).permute(0, 2, 3, 1)
-    if array.dtype.is_floating_point:
+    if array.dtype.is_floating_point or logarithm:
         values = torch.where(torch.isfinite(values).all(dim=-1, keepdim=True), values, 0.0)
     out.copy_(values)
 
@@ -74,7 +81,8 @@ def decode(modality: Modality, output: Tensor, statistics: Statistics) -> Tensor
     if modality.kind in (Kind.EDGES, Kind.MASK):
         output = output.sigmoid()
     offset, scale = _affine(modality, statistics, output)
-    return output * scale + offset
+    values = output * scale + offset
+    return values.exp() if _logarithmic(modality, statistics) else values
 
 
 def mirrored(modality: Modality, array: Tensor) -> Tensor:
@@ -95,10 +103,21 @@ def unmirrored(modality: Modality, values: Tensor) -> Tensor:
     return values
 
 
+def log_statistics(mean: float, std: float) -> dict[str, list[float]]:
+    """Mean and deviation of the logarithm of what is log-normal and has that `mean`, above 0, and `std`."""
+    variance = math.log1p((std / mean) ** 2)
+    return {"log_mean": [math.log(mean) - variance / 2], "log_std": [max(math.sqrt(variance), 1e-6)]}
+
+
+def _logarithmic(modality: Modality, statistics: Statistics) -> bool:
+    return modality.kind is Kind.DEPTH and "log_mean" in statistics[modality.name]
+
+
 def _affine(modality: Modality, statistics: Statistics, like: Tensor) -> tuple[Tensor, Tensor]:
     if modality.kind in STANDARDISED:
         table = statistics[modality.name]
-        offset, scale = table["mean"], table["std"]
+        prefix = "log_" if _logarithmic(modality, statistics) else ""
+        offset, scale = table[f"{prefix}mean"], table[f"{prefix}std"]
     else:
         offset, scale = [0.0], [255.0 if modality.kind is Kind.EDGES else 1.0]
     shape = (1, -1, 1, 1)

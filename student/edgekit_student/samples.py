@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from edgekit_runtime.errors import DataError, UsageError
-from edgekit_runtime.modality import Modality
-from edgekit_student.encoding import STANDARDISED
+from edgekit_runtime.modality import Kind, Modality
+from edgekit_student.encoding import STANDARDISED, log_statistics
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset, Video
@@ -131,7 +131,8 @@ class ModalityDataset(torch.utils.data.Dataset[Sample]):
     def statistics(self) -> dict[str, dict[str, list[float]]]:
         """Per-channel mean and standard deviation of the modalities that networks see standardised.
 
-        They are those of all frames of the split that have the modality, and are kept in the data set.
+        They are those of all frames of the split that have the modality, and are kept in the data set. Depth in metres
+        also has `log_mean` and `log_std`, of its natural logarithm, estimated from them.
         """
         table = {}
         for name, modality in self.modalities.items():
@@ -142,6 +143,8 @@ class ModalityDataset(torch.utils.data.Dataset[Sample]):
                 raise DataError(f"{name} has no finite value in any frame.", hint="Look at it with `edgekit view`.")
             deviation = np.maximum(np.sqrt(found.variance), 1e-6)
             table[name] = {"mean": list(found.mean), "std": deviation.tolist()}
+            if modality.kind is Kind.DEPTH and modality.unit == "m" and found.mean[0] > 0:
+                table[name] |= log_statistics(found.mean[0], float(deviation[0]))
         return table
 
     def frequencies(self, name: str) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 from edgekit_student.augment import augment, paste_classes, pasted
 from edgekit_student.batches import batch_indices, drawn_by_class
-from edgekit_student.encoding import decode, encode, encode_into, mirrored
+from edgekit_student.encoding import decode, encode, encode_into, log_statistics, mirrored
 from edgekit_student.losses import class_weights, modality_loss, soft_cross_entropy
 from edgekit_student.masking import sample_masks
 from edgekit_student.metrics import class_iou, confusion, constant_miou, doubts, miou, pixel_accuracy
@@ -51,10 +51,28 @@ def test_holes_in_depth_are_zero_and_do_not_count() -> None:
     assert modality_loss(depth, torch.full((1, 1, 1, 2), 3.0), encoded).item() == 1.0
 
 
+def test_depth_in_metres_is_standardised_as_its_logarithm_and_never_negative() -> None:
+    depth = Modality("depth", Kind.DEPTH, dtype="float16", unit="m")
+    logarithms = torch.from_numpy(np.random.default_rng(0).normal(3.0, 0.8, 100_000))
+    drawn = logarithms.exp()
+    found = log_statistics(drawn.mean().item(), drawn.std().item())
+    assert found["log_mean"] == pytest.approx([3.0], abs=0.02)
+    assert found["log_std"] == pytest.approx([0.8], abs=0.02)
+    statistics = {"depth": {"mean": [28.0], "std": [26.0], **found}}
+    encoded = encode(depth, torch.tensor([[[[2.0], [200.0], [0.0], [-1.0], [float("nan")]]]]), statistics)
+    assert encoded.valid.flatten().tolist() == [True, True, False, False, False]
+    assert encoded.values[..., 2:].flatten().tolist() == [0, 0, 0]
+    assert decode(depth, encoded.values, statistics)[..., :2].flatten().tolist() == pytest.approx([2, 200], rel=1e-4)
+    assert (decode(depth, torch.tensor([[[[-9.0, 0.0, 4.0]]]]), statistics) > 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("stored", ["uint8", "float16", "float32"])
-def test_what_is_written_into_a_part_of_more_is_what_is_encoded(kind: Kind, stored: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("logarithm", [{}, {"log_mean": [0.3], "log_std": [0.9]}])
+def test_what_is_written_into_a_part_of_more_is_what_is_encoded(
+    kind: Kind, stored: str, dtype: torch.dtype, logarithm: dict[str, list[float]]
+) -> None:
     channels = {Kind.IMAGE: 3, Kind.NORMALS: 3, Kind.FLOW: 2}.get(kind, 1)
     modality = LABELS if kind is Kind.LABELS else Modality("x", kind, channels=channels, dtype=stored)
     rng = np.random.default_rng(0)
@@ -63,7 +81,7 @@ def test_what_is_written_into_a_part_of_more_is_what_is_encoded(kind: Kind, stor
         array[0, :2] = 255
     elif stored != "uint8":
         array[0, 1, :, 0], array[1, 2, :, -1] = np.nan, np.inf
-    statistics = {"x": {"mean": [1.3] * channels, "std": [0.7] * channels}}
+    statistics = {"x": {"mean": [1.3] * channels, "std": [0.7] * channels, **logarithm}}
     before = array.copy()
     more = torch.full((2, 8, 6, modality.features + 2), 7.0, dtype=dtype)
     encode_into(modality, torch.from_numpy(array), statistics, more[..., 1:-1])

@@ -29,7 +29,7 @@ def _student(network: str, *outputs: Modality, size: tuple[int, int] = (96, 160)
     torch.manual_seed(1)
     statistics = {
         "rgb": {"mean": [120.4, 90.0, 60.2], "std": [50.0, 40.0, 70.0]},
-        "depth": {"mean": [40.0], "std": [25.0]},
+        "depth": {"mean": [40.0], "std": [25.0], "log_mean": [3.5], "log_std": [0.6]},
     }
     return Student(CheckpointConfig("student", {"name": network}, (IMAGE,), outputs, statistics, size)).eval()
 
@@ -66,7 +66,7 @@ def test_finer_logits_give_finer_class_maps(label_stride: int) -> None:
     assert depth.shape == (1, 48, 80)
     assert (labels == class_map(logits, up)).float().mean() > 0.99
     assert len(labels.unique()) > 1
-    torch.testing.assert_close(depth, raw[:, 0] * 25 + 40, rtol=0.02, atol=1.0)
+    torch.testing.assert_close(depth, (raw[:, 0] * 0.6 + 3.5).exp(), rtol=0.02, atol=1.0)
 
 
 def test_depth_comes_in_its_unit(profile: Profile) -> None:
@@ -78,7 +78,7 @@ def test_depth_comes_in_its_unit(profile: Profile) -> None:
         raw = student(network_rgb(torch.from_numpy(image)[None], None))[1]
     assert [output.name for output in exporter.outputs] == ["labels", "depth"]
     assert [output.dtype for output in exporter.outputs] == ["uint8", "float32"]
-    torch.testing.assert_close(depth, raw[:, 0] * 25 + 40, rtol=0.02, atol=1.0)
+    torch.testing.assert_close(depth, (raw[:, 0] * 0.6 + 3.5).exp(), rtol=0.02, atol=1.0)
     reference = exporter.reference(image)
     assert np.mean(labels[0].numpy() == reference["labels"]) > 0.99
     np.testing.assert_allclose(depth[0].numpy(), reference["depth"], rtol=0.02, atol=1.0)
