@@ -31,6 +31,7 @@ from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.sources import open_source
 from edgekit_runtime.sources.base import Source
+from edgekit_runtime.sources.phone import PhoneCamera
 from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Stats
 
@@ -80,9 +81,9 @@ def run(
     are finished in any case.
     """
     began = time.monotonic() if started is None else started
-    parse_uri(source)
-    sinks = list(sinks) or [default_sink()]
-    check_sinks(sinks)
+    scheme = parse_uri(source).scheme
+    sinks = list(sinks) or [default_sink(scheme)]
+    check_sinks(sinks, scheme)
     if frames is not None and frames < 1:
         raise UsageError(f"The number of frames must be at least 1, not {frames}.")
     stop = threading.Event()
@@ -121,7 +122,8 @@ def _context(manifest: Manifest, source: Source, stop: threading.Event, view: Vi
     legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
     units = [each.modality.unit for each in manifest.outputs if each.modality and each.modality.kind is Kind.DEPTH]
     depth = units[0] if units else None
-    return SinkContext(f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depth)
+    phone = source if isinstance(source, PhoneCamera) else None
+    return SinkContext(f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depth, phone)
 
 
 def _ready(model: Model, source: Source) -> Ready:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,6 +40,22 @@ def output_file(path: Path) -> Iterator[Path]:
             yield partial
     except OSError as error:
         raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
+
+
+def cache_directory(name: str) -> Path | None:
+    """`edgekit/NAME` in the user's cache directory, made where it is not there; None where that cannot be written."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    try:
+        folder = Path(base).expanduser() / "edgekit" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def not_writable(folder: Path) -> str:

@@ -5,92 +5,27 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
+from browser import browsing
 from bundles import TAXONOMY
+from web_page import SIZE, ask, feeding, picture, port_of, read_part, result, serving, wait_for
 
 from edgekit_runtime.errors import SinkError, UsageError
-from edgekit_runtime.model import Result, Timing
 from edgekit_runtime.overlay import View
 from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import SinkContext
-from edgekit_runtime.sinks.web import WebSink, parse
+from edgekit_runtime.sinks.web import WebAddress, parse
 from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS, PATIENCE_S
-from edgekit_runtime.sources.base import Frame, SourceState
-
-LEGEND = tuple(zip(TAXONOMY.classes, TAXONOMY.colours, strict=True))
-SIZE = (90, 160)
-
-
-def picture(grey: int) -> np.ndarray:
-    return np.full((*SIZE, 3), grey, np.uint8)
-
-
-def result(index: int = 0) -> Result:
-    labels = np.zeros((8, 16), np.uint8)
-    labels[:2] = 3  # a quarter is red
-    frame = Frame(picture(0), index, index / 25, time.monotonic())
-    return Result(frame, labels, None, Timing(0.1, 2.0))
-
-
-@contextmanager
-def serving(argument: str = "0", view: View | None = None, *, live: bool = True) -> Iterator[WebSink]:
-    """A sink on a free port; closed in the end."""
-    stop = threading.Event()
-    context = SinkContext("edgekit: blobs", live, 25.0, stop, view or View(), LEGEND)
-    sink = open_sink(f"web:{argument}", context)
-    assert isinstance(sink, WebSink)
-    try:
-        yield sink
-    finally:
-        stop.set()
-        sink.close()
-
-
-def port_of(sink: WebSink) -> int:
-    return int(re.search(r":(\d+)/", sink.address)[1])
-
-
-def ask(sink: WebSink, path: str, method: str = "GET", body: object = None, **headers: str) -> tuple[int, bytes, dict]:
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(sink), timeout=10)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        connection.request(method, path, body if isinstance(body, bytes) else json.dumps(body), named)
-        answer = connection.getresponse()
-        return answer.status, answer.read(), dict(answer.getheaders())
-    finally:
-        connection.close()
-
-
-@contextmanager
-def feeding(sink: WebSink, grey: int = 120) -> Iterator[None]:
-    """Frames at 50 a second from another thread, as the loop gives them."""
-    done = threading.Event()
-
-    def feed() -> None:
-        for index in range(10_000):
-            if done.wait(0.02):
-                return
-            sink.write(picture(grey), result(index))
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+from edgekit_runtime.sources.base import SourceState
 
 
 def test_a_stream_shows_what_is_written_and_only_then_is_anything_encoded() -> None:
@@ -118,15 +53,6 @@ def test_a_new_visitor_is_not_shown_what_an_earlier_one_saw_last() -> None:
                 assert abs(int(read_part(connection.getresponse()).mean()) - grey) <= 2
             connection.close()
             wait_for(lambda: not sink._board.watched or sink.write(picture(grey), result()))  # noqa: B023
-
-
-def read_part(stream: http.client.HTTPResponse) -> np.ndarray:
-    while not (line := stream.readline()).startswith(b"Content-Length"):
-        assert line
-    length = int(line.split(b":")[1])
-    stream.readline()
-    data = stream.read(length)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_figures_legend_and_metrics() -> None:
@@ -286,13 +212,6 @@ def test_snapshot_and_recording_are_made_where_the_program_was_started(
     assert abs(int(reader.read()[1].mean()) - 120) < 6
 
 
-def wait_for(what, patience_s: float = 5.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_pause_holds_files_and_ends_with_the_program() -> None:
     view = View(paused=True)
     with serving(view=view, live=False) as sink:
@@ -307,10 +226,23 @@ def test_a_pause_holds_files_and_ends_with_the_program() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "expected"),
-    [("", ("127.0.0.1", 8090)), ("80", ("127.0.0.1", 80)), ("0.0.0.0:1", ("0.0.0.0", 1)), ("[::1]:9", ("::1", 9))],
+    [
+        ("", WebAddress("127.0.0.1", 8090)),
+        ("80", WebAddress("127.0.0.1", 80)),
+        ("0.0.0.0:1", WebAddress("0.0.0.0", 1)),
+        ("[::1]:9", WebAddress("::1", 9)),
+        ("0.0.0.0:1?tls=1", WebAddress("0.0.0.0", 1, tls=True)),
+        ("?tls=0", WebAddress("127.0.0.1", 8090, tls=False)),
+    ],
 )
-def test_addresses(argument: str, expected: tuple[str, int]) -> None:
+def test_addresses(argument: str, expected: WebAddress) -> None:
     assert parse(argument) == expected
+
+
+@pytest.mark.parametrize("argument", ["?tls=2", "?cert=a.pem", "?key=a.pem", "?tls=0&cert=a&key=b", "?ssl=1"])
+def test_options_that_make_no_sense_are_refused(argument: str) -> None:
+    with pytest.raises(UsageError):
+        check_sinks([f"web:{argument}"])
 
 
 @pytest.mark.parametrize("argument", ["x", "99999", "-1", "a b:80", "http://x:80", ":80"])
@@ -333,30 +265,22 @@ def test_without_a_screen_there_is_a_page(monkeypatch: pytest.MonkeyPatch) -> No
         assert default_sink() == "web"
 
 
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("no Chromium here (apt install chromium)")
-    return found
-
-
 def test_a_browser_shows_picture_legend_and_figures(small_bundle: Path, tmp_path: Path) -> None:
     """The page as a person sees it: the moving pattern, coloured, with its classes and a frame rate."""
-    browser = chromium()
     command = [sys.executable, "-m", "edgekit_runtime", str(small_bundle), "--source", "test:?size=320x180"]
-    with subprocess.Popen([*command, "--sink", "web:0"], stderr=subprocess.PIPE, text=True) as process:
+    with (
+        browsing(tmp_path / "profile") as page,
+        subprocess.Popen([*command, "--sink", "web:0"], stderr=subprocess.PIPE, text=True) as process,
+    ):
         try:
-            address = next(line.split()[-1] for line in process.stderr if line.startswith("watch at "))
-            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"]
-            profile = f"--user-data-dir={tmp_path / 'profile'}"
-            seen = subprocess.run(
-                [browser, *flags, profile, address], capture_output=True, text=True, timeout=60, check=False
-            )
-            dumped = seen.stdout
+            page.open(next(line.split()[-1] for line in process.stderr if line.startswith("watch at ")))
+            page.until("document.getElementById('picture').naturalWidth == 320")
+            page.until("document.getElementById('share0').textContent != ''")
+            assert page.text("state") == "running"
+            assert re.fullmatch(r"\d+ fps", page.text("rate"))
+            assert page.text("legend").startswith("dark")
+            assert all(name in page.text("legend") for name in TAXONOMY.classes)
+            assert re.fullmatch(r"\d+ %", page.text("share0"))
         finally:
             process.terminate()
             process.wait(10)
-    assert re.search(r'id="state"[^>]*>running<', dumped), dumped[:2000]
-    assert re.search(r'id="rate">\d+ fps<', dumped)
-    assert all(f"<span>{name}</span>" in dumped for name in TAXONOMY.classes)
-    assert re.search(r'id="share\d">\d+ %<', dumped)

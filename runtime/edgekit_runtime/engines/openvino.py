@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.engines.base import Array, Image, check_shapes
 from edgekit_runtime.errors import EngineError
+from edgekit_runtime.files import cache_directory
 from edgekit_runtime.manifest import Variant
 from edgekit_runtime.telemetry import switch_off
 
@@ -77,7 +76,7 @@ def open_variant(bundle: Bundle, variant: Variant) -> OpenVinoEngine:
         raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
     model_bytes, weight_bytes = bundle.read(variant.model), bundle.read(weights)
     core = openvino.Core()
-    cache = _cache_directory()
+    cache = cache_directory("openvino")
     try:
         model = core.read_model(model=model_bytes, weights=weight_bytes)
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **variant.config}
@@ -98,22 +97,6 @@ def _shapes(compiled: openvino.CompiledModel) -> dict[str, tuple[int, ...]]:
         for port in (*compiled.inputs, *compiled.outputs)
         for name in port.get_names()
     }
-
-
-def _cache_directory() -> Path | None:
-    """`edgekit/openvino` in the user's cache directory, or None where that cannot be written."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    try:
-        folder = Path(base).expanduser() / "edgekit" / "openvino"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        return None
-    return folder if os.access(folder, os.W_OK) else None
 
 
 def _reason(error: BaseException) -> str:

@@ -25,7 +25,7 @@ _USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, json
 
 
 def open_sink(text: str, context: SinkContext | None = None) -> Sink:
-    """Opens a sink: `window`, `web`, `web:8090`, `web:0.0.0.0:8090`, `file:out.mp4`, `stdout` (raw bgr24) or
+    """Opens a sink: `window`, `web`, `web:8090`, `web:0.0.0.0:8090?tls=1`, `file:out.mp4`, `stdout` (raw bgr24) or
     `stdout:rgb24`, `png:DIR`, `json:out.jsonl`, `null`.
 
     Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
@@ -35,11 +35,13 @@ def open_sink(text: str, context: SinkContext | None = None) -> Sink:
     return opener(argument, context or SinkContext())
 
 
-def check_sinks(texts: list[str]) -> None:
-    """Raises UsageError when one is unknown, lacks its path, or two want the same output, SinkError when there can
-    be no window here; opens nothing.
+def check_sinks(texts: list[str], source: str = "") -> None:
+    """Raises UsageError when one is unknown, lacks its path, or two want the same output, or when the source of that
+    scheme needs another; SinkError when there can be no window here. Opens nothing.
     """
     names = [_split(text)[0] for text in texts]
+    if source == "phone" and "web" not in names:
+        raise UsageError("phone: gets its pictures through the page.", hint="Add --sink web, or web:0.0.0.0:8090.")
     if len(texts) != len(set(texts)):
         raise UsageError("The same sink is asked for twice.")
     if sum(text.startswith("stdout") for text in texts) > 1:
@@ -51,8 +53,10 @@ def check_sinks(texts: list[str]) -> None:
             import_module(_SINKS[name]).parse(argument)
 
 
-def default_sink() -> str:
-    """A window where there can be one, else a page."""
+def default_sink(source: str = "") -> str:
+    """A window where there can be one, else a page; always a page for the source whose pictures come through it."""
+    if source == "phone":
+        return "web"
     try:
         import_module(_SINKS["window"]).check()
     except SinkError:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import View
 from edgekit_runtime.sources.base import SourceState
+from edgekit_runtime.sources.phone import PhoneCamera
 
 Picture = npt.NDArray[np.uint8]
 
@@ -22,6 +23,7 @@ class SinkContext:
 
     `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it. `legend` are
     the classes that results have, by their ids, with RGB colours; `depth_unit` is that of depth, None without any.
+    `phone` is the source, where its pictures are to come through the page.
     """
 
     title: str = "edgekit"
@@ -31,6 +33,7 @@ class SinkContext:
     view: View = field(default_factory=View)
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     depth_unit: str | None = None
+    phone: PhoneCamera | None = None
 
     @property
     def classes(self) -> int:

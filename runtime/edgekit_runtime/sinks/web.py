@@ -1,4 +1,4 @@
-"""`web[:[HOST:]PORT]`: one page with the live picture, its legend and figures, and switches; for a browser or a phone.
+"""`web[:[HOST:]PORT][?OPTIONS]`: one page with the live picture, legend, figures and switches; for browsers and phones.
 
 Served on the loopback address unless a host is named; then every request needs the token that the address, which is
 printed, carries. Requests that a browser sends on behalf of another site are refused (`Host`, `Origin`), and what
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,11 @@ from edgekit_runtime.overlay import draw_alert
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
 from edgekit_runtime.sinks.pace import Pace
 from edgekit_runtime.sinks.pictures import save_png
+from edgekit_runtime.sinks.qr import qr_code
 from edgekit_runtime.sinks.recording import RecordingSink
+from edgekit_runtime.sinks.tls import Certificate, own_certificate
 from edgekit_runtime.sources.base import SourceState
+from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Meter
 
 _LOG = logging.getLogger("edgekit_runtime")
@@ -35,6 +40,27 @@ JPEG_QUALITY = 85
 _AREAS_EVERY_S = 0.25
 _PAUSE_S = 0.03
 _DRAIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class WebAddress:
+    """Where to serve, and how: `tls` None leaves that to what the page is for."""
+
+    host: str = LOOPBACK[0]
+    port: int = DEFAULT_PORT
+    tls: bool | None = None
+    certificate: Certificate | None = None
+
+    @property
+    def local(self) -> bool:
+        return self.host in LOOPBACK
+
+    def certificate_for(self, *, camera: bool) -> Certificate | None:
+        """What to serve with, None for plain http. Raises SinkError when one is needed and cannot be made."""
+        if self.certificate or self.tls is False:
+            return self.certificate
+        # On the loopback address browsers trust plain http with a camera; elsewhere they do not.
+        return own_certificate(self.host) if self.tls or (camera and not self.local) else None
 
 
 class Board:
@@ -130,7 +156,7 @@ class Board:
 class WebSink(Sink):
     """Encodes in a thread of its own, and only while somebody watches."""
 
-    def __init__(self, host: str, port: int, context: SinkContext) -> None:
+    def __init__(self, at: WebAddress, context: SinkContext) -> None:
         from edgekit_runtime.sinks.web_server import Server
 
         self._context = context
@@ -140,14 +166,15 @@ class WebSink(Sink):
         self._alert = ""
         self._counted = 0.0
         self._recorder: RecordingSink | None = None
-        if host not in LOOPBACK:
+        if not at.local:
             self._board.token = secrets.token_urlsafe(12)
+        certificate = at.certificate_for(camera=context.phone is not None)
         try:
-            self._server = Server(host, port, self._board)
+            self._server = Server(at.host, at.port, self._board, certificate.context() if certificate else None)
         except OSError as error:
             raise SinkError(
-                f"Nothing can be served at {host}:{port}: {(error.strerror or str(error)).lower()}.",
-                hint=f"Another port: --sink web:{port + 1}",
+                f"Nothing can be served at {at.host}:{at.port}: {(error.strerror or str(error)).lower()}.",
+                hint=f"Another port: --sink web:{at.port + 1}",
             ) from error
         self.address = self._server.address
         self._queue: Handoff[Picture] = Handoff(1)
@@ -155,6 +182,10 @@ class WebSink(Sink):
         self._encoder.start()
         self._server.start()
         _LOG.info("watch at %s", self.address)
+        if certificate:
+            _LOG.info("its certificate has the SHA-256 fingerprint %s", certificate.fingerprint)
+        if not at.local and sys.stderr.isatty():
+            _LOG.info("%s", qr_code(self.address))
 
     def write(self, picture: Picture, result: Result) -> None:
         self._alert = ""
@@ -240,21 +271,25 @@ class WebSink(Sink):
 
 
 def open_named(argument: str, context: SinkContext) -> Sink:
-    return WebSink(*parse(argument), context)
+    return WebSink(parse(argument), context)
 
 
-def parse(argument: str) -> tuple[str, int]:
-    """(host, port) of `[[HOST]:]PORT`, `HOST` may be an IPv6 address in brackets. Raises UsageError."""
-    host, colon, port_text = argument.rpartition(":")
+def parse(argument: str) -> WebAddress:
+    """What `[[HOST]:]PORT[?tls=0|1][?cert=FILE&key=FILE]` says; `HOST` may be IPv6 in brackets. Raises UsageError."""
+    uri = parse_uri(f"web:{argument}")
+    uri.check_options("tls", "cert", "key")
+    host, colon, port_text = uri.body.rpartition(":")
     host = host.strip("[]") if colon else LOOPBACK[0]
-    if not port_text:
-        port_text = str(DEFAULT_PORT)
     try:
-        port = int(port_text)
+        port = int(port_text or DEFAULT_PORT)
         if not 0 <= port <= 65535 or not host or set(host) & set("/ @?#"):
             raise ValueError
     except ValueError:
         raise UsageError(
             f"web:{argument} is not an address.", hint="Write web, web:8090, or web:0.0.0.0:8090 for other machines."
         ) from None
-    return host, port
+    tls, chain, key = (uri.options.get(name) for name in ("tls", "cert", "key"))
+    if tls not in (None, "0", "1") or bool(chain) != bool(key) or (chain and tls == "0"):
+        raise UsageError(f"web:{argument}: tls is 0 or 1; cert and key are two files, and come together.")
+    certificate = Certificate(Path(chain).expanduser(), Path(key).expanduser()) if chain and key else None
+    return WebAddress(host, port, None if tls is None else tls == "1", certificate)

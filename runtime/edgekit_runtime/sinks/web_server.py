@@ -1,4 +1,4 @@
-"""The HTTP side of the web sink: a page, a stream of JPEGs, figures, and a few switches."""
+"""The HTTP side of the web sink: a page, a stream of JPEGs, figures, a few switches, and the way in for a camera."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hmac
 import json
 import secrets
 import socket
+import ssl
 import threading
 from contextlib import suppress
+from dataclasses import asdict
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from edgekit_runtime._version import __version__
+from edgekit_runtime.sinks.tls import reachable_address
+from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, take_picture, take_pictures
+from edgekit_runtime.sinks.websocket import VERSION, WebSocket, accept_key
 
 if TYPE_CHECKING:
     from edgekit_runtime.sinks.web import Board
+    from edgekit_runtime.sources.phone import PhoneCamera
 
 MAX_CONNECTIONS = 24
 # A client that takes or sends nothing for so long is gone.
@@ -27,24 +33,29 @@ MAX_BODY = 4096
 _NO_NEWS_S = 1.0
 _COOKIE = "edgekit"
 _BOUNDARY = "edgekit-picture"
+_HANDSHAKE = b"\x16"
+_PLAIN = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\r\n"
+    b"Write https, not http.\r\n"
+)
 _SWITCHES = {"opacity": float, "depth": bool, "paused": bool, "hidden": list}
 
 
 class Server:
-    """Serves a board until `stop`. Raises OSError where the address cannot be had."""
+    """Serves a board until `stop`, with https where `tls` is given. Raises OSError where the address cannot be had."""
 
-    def __init__(self, host: str, port: int, board: Board) -> None:
+    def __init__(self, host: str, port: int, board: Board, tls: ssl.SSLContext | None = None) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         class Bound(_Http):
             address_family = family
 
-        self._http = Bound((host, port), board)
+        self._http = Bound((host, port), board, tls)
         shown = f"[{host}]" if ":" in host else host
         if host in ("0.0.0.0", "::"):  # noqa: S104  (asked for by name)
-            shown = socket.gethostname()
+            shown = reachable_address()
         suffix = f"/?token={board.token}" if board.token else "/"
-        self.address = f"http://{shown}:{self._http.server_address[1]}{suffix}"
+        self.address = f"{self._http.scheme}://{shown}:{self._http.server_address[1]}{suffix}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.1,), name="web", daemon=True)
 
     def start(self) -> None:
@@ -62,9 +73,11 @@ class _Http(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 32
 
-    def __init__(self, address: tuple[str, int], board: Board) -> None:
+    def __init__(self, address: tuple[str, int], board: Board, tls: ssl.SSLContext | None) -> None:
         super().__init__(address, _Handler)
         self.board = board
+        self._tls = tls
+        self.scheme = "https" if tls else "http"
         self.room = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -80,6 +93,18 @@ class _Http(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self.room.release()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: who dawdles over a handshake holds up nobody else."""
+        if self._tls is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(PATIENCE_S)
+        if request.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+            request.sendall(_PLAIN)
+            return
+        with self._tls.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nothing to talk about."""
@@ -111,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._say(HTTPStatus.OK, json.dumps(self.server.board.figures()).encode(), "application/json")
             case "/picture.jpg":
                 self._picture()
+            case "/camera" if self.server.board.context.phone is not None:
+                self._camera(self.server.board.context.phone)
             case "/metrics":
                 self._say(HTTPStatus.OK, _metrics(self.server.board.figures()), "text/plain; version=0.0.4")
             case _:
@@ -124,7 +151,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed() or self.headers.get("X-Edgekit") != "1":
             self._say(HTTPStatus.FORBIDDEN, b"Not from here.\n")
             return
-        body = self._body()
+        phone = self.server.board.context.phone
+        if path == "/camera" and phone is not None:
+            self._picture_from(phone)
+            return
+        body = self._table()
         if body is None:
             self._say(HTTPStatus.BAD_REQUEST, b"A JSON object is expected.\n")
         elif path == "/view" and self._set_view(body):
@@ -170,7 +201,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The token moves from the address into a cookie, out of the sight of whoever looks over the shoulder."""
         self.send_response(HTTPStatus.SEE_OTHER)
         self.send_header("Location", "/")
-        self.send_header("Set-Cookie", f"{_COOKIE}={self.server.board.token}; HttpOnly; SameSite=Strict; Path=/")
+        secure = "; Secure" if self.server.scheme == "https" else ""
+        cookie = f"{_COOKIE}={self.server.board.token}; HttpOnly; SameSite=Strict; Path=/{secure}"
+        self.send_header("Set-Cookie", cookie)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -180,9 +213,14 @@ class _Handler(BaseHTTPRequestHandler):
         classes = [
             {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)} for name, colour in board.context.legend
         ]
-        told = json.dumps({"classes": classes, "depth": board.context.depth_unit is not None}).replace("<", "\\u003c")
+        phone = board.context.phone
+        told = {
+            "classes": classes,
+            "depth": board.context.depth_unit is not None,
+            "camera": asdict(phone.wanted) if phone else None,
+        }
         text = (files("edgekit_runtime") / "sinks" / "page.html").read_text(encoding="utf-8")
-        page = text.replace("{{nonce}}", nonce).replace("{{told}}", told)
+        page = text.replace("{{nonce}}", nonce).replace("{{told}}", json.dumps(told).replace("<", "\\u003c"))
         policy = (
             f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'nonce-{nonce}'; "
             f"script-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -223,13 +261,46 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, b"There is no picture yet.\n")
 
-    def _body(self) -> dict[str, Any] | None:
+    def _camera(self, phone: PhoneCamera) -> None:
+        """Becomes a WebSocket. Other sites' pages may open one here, too: they are told by their Origin."""
+        accept = accept_key(self.headers)
+        if self.headers.get("Origin") != f"{self.server.scheme}://{self.headers.get('Host')}":
+            self._say(HTTPStatus.FORBIDDEN, b"Not from here.\n")
+        elif accept is None:
+            more = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": VERSION}
+            self._say(HTTPStatus.UPGRADE_REQUIRED, b"A WebSocket is expected.\n", more=more)
+        else:
+            self.close_connection = True
+            self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
+            self.send_header("Upgrade", "websocket")
+            self.send_header("Connection", "Upgrade")
+            self.send_header("Sec-WebSocket-Accept", accept)
+            self.end_headers()
+            pictures = WebSocket(self.rfile, self.wfile, max_bytes=MAX_PICTURE_BYTES, patience_s=PATIENCE_S)
+            take_pictures(pictures, phone, self.server.board.context.stop)
+
+    def _picture_from(self, phone: PhoneCamera) -> None:
+        data = self._body(MAX_PICTURE_BYTES)
+        sender = self.headers.get("X-Edgekit-Sender", "")[:64]
+        refusal = "a picture has at most 4 MB" if data is None else take_picture(data, sender, phone)
+        if refusal:
+            self._say(HTTPStatus.CONFLICT, refusal.encode())
+        else:
+            self._say(HTTPStatus.NO_CONTENT, b"")
+
+    def _body(self, most: int) -> bytes | None:
+        """What was posted; None where it is more than that, or cut short."""
         length = self.headers.get("Content-Length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        if not (length.isascii() and length.isdigit()) or int(length) > most:
             self.close_connection = True
             return None
+        data = self.rfile.read(int(length))
+        return data if len(data) == int(length) else None
+
+    def _table(self) -> dict[str, Any] | None:
+        data = self._body(MAX_BODY)
         try:
-            table = json.loads(self.rfile.read(int(length)) or b"{}")
+            table = None if data is None else json.loads(data or b"{}")
         except (ValueError, RecursionError):
             return None
         return table if isinstance(table, dict) else None

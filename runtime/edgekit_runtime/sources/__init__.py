@@ -21,6 +21,7 @@ ENTRY_POINTS = "edgekit.sources"
 _SCHEMES = {
     "camera": "edgekit_runtime.sources.camera",
     "file": "edgekit_runtime.sources.files",
+    "phone": "edgekit_runtime.sources.phone",
     "test": "edgekit_runtime.sources.pattern",
     **dict.fromkeys(("rtsp", "rtsps", "http", "https"), "edgekit_runtime.sources.network"),
 }
@@ -34,6 +35,7 @@ def open_source(uri: str | Path) -> Source:
     - `clip.mp4`, `file:clip.mp4`: a video file, decoded in a process of its own;
     - `frames/`, `frames/*.png`: pictures in sorted order, 25 a second;
     - `rtsp://user:password@host/path`, `http://host/stream` (MJPEG): a live stream, opened again when it is lost;
+    - `phone:`, `phone:?size=1280x720&fps=30`: the camera of whoever opens the page of the sink `web`;
     - `test:?size=960x540&fps=30&frames=100`: a moving pattern with its frame number in it; `fps=0` is as fast as
       it is read;
     - schemes that plug-ins add (`world:SEED` with the toolkit installed).
