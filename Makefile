@@ -16,8 +16,8 @@ demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, di
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q
 
-debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an RTSP server; as root
-	apt-get install -y --no-install-recommends chromium \
+debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an X server, ...; as root
+	apt-get install -y --no-install-recommends chromium ffmpeg python3-opencv xvfb \
 		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 lint: $(INSTALLED)  ## style, types and the import rule of the rooms

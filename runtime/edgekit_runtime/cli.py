@@ -26,7 +26,7 @@ _PROGRAM = "edgekit-run"
 _PLAIN_INTERVAL_S = 10.0
 _EPILOG = """\
 sources: camera:0  /dev/video0  clip.mp4  frames/  'frames/*.png'  rtsp://HOST/PATH  http://HOST/STREAM
-         test:?size=960x540&fps=30
+         phone:  screen:  - (raw rgb24 on stdin)  csi:0  gst:PIPELINE  test:?size=960x540&fps=30
 sinks:   window  web[:PORT]  file:OUT.mp4  stdout[:rgb24]  png:DIR  json:PATH  null    (several may be given)
 window:  q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys
 web:     a page at http://127.0.0.1:8090; web:0.0.0.0:8090 for other machines, which need the token it prints
@@ -52,16 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from edgekit_runtime.app import run
+    from edgekit_runtime.sources.piped import with_input_size
 
     if options.bundle is None:
         raise UsageError("No bundle was named.", hint=f"{_PROGRAM} model.edgekit --source clip.mp4")
     sinks = options.sink or []
     if options.json and any(sink.startswith("stdout") for sink in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
+    source = with_input_size(
+        f"camera:{options.camera}" if options.source is None else options.source, options.input_size
+    )
     progress = Progress()
     stats = run(
         options.bundle,
-        options.source if options.source is not None else f"camera:{options.camera}",
+        with_input_size(source, options.input_size),
         sinks,
         frames=options.frames,
         overlay=not options.no_overlay,
@@ -127,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--camera", type=_natural, metavar="N", help="read camera N")
     source.add_argument("--source", metavar="URI", help="read a file, a folder or another source (below)")
+    parser.add_argument("--input-size", metavar="WxH", help="size of the raw rgb24 pictures on stdin (--source -)")
     parser.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window, or web)")
     parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")

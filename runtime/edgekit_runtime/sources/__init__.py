@@ -1,4 +1,4 @@
-"""Sources by URI: cameras, video files, picture folders, a test pattern, and what plug-ins add.
+"""Sources by URI: cameras, phones, screens, streams, video files, picture folders, a test pattern, and plug-ins'.
 
 Other packages register a scheme through the entry point group `edgekit.sources`: the entry's name is the scheme,
 its value a callable that takes a SourceUri and returns a Source.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekit_runtime.errors import SourceError, UsageError
 from edgekit_runtime.sources.base import Source
-from edgekit_runtime.sources.uri import SourceUri, parse_uri
+from edgekit_runtime.sources.uri import STDIN, SourceUri, parse_uri
 
 __all__ = ["ENTRY_POINTS", "open_source"]
 
@@ -23,9 +23,11 @@ _SCHEMES = {
     "file": "edgekit_runtime.sources.files",
     "phone": "edgekit_runtime.sources.phone",
     "test": "edgekit_runtime.sources.pattern",
+    STDIN: "edgekit_runtime.sources.piped",
+    "screen": "edgekit_runtime.sources.screen",
+    **dict.fromkeys(("csi", "gst"), "edgekit_runtime.sources.gstreamer"),
     **dict.fromkeys(("rtsp", "rtsps", "http", "https"), "edgekit_runtime.sources.network"),
 }
-_PLANNED = ("screen", "csi")
 
 
 def open_source(uri: str | Path) -> Source:
@@ -35,6 +37,9 @@ def open_source(uri: str | Path) -> Source:
     - `clip.mp4`, `file:clip.mp4`: a video file, decoded in a process of its own;
     - `frames/`, `frames/*.png`: pictures in sorted order, 25 a second;
     - `rtsp://user:password@host/path`, `http://host/stream` (MJPEG): a live stream, opened again when it is lost;
+    - `-`, `stdin:?size=960x540&fps=25&live=0`: raw rgb24 pictures on standard input; `-` needs its size told;
+    - `screen:`, `screen:2?fps=15`: a screen;
+    - `csi:0?size=1280x720&fps=30`: a camera at a Jetson's CSI connector; `gst:PIPELINE`: any GStreamer pipeline;
     - `phone:`, `phone:?size=1280x720&fps=30`: the camera of whoever opens the page of the sink `web`;
     - `test:?size=960x540&fps=30&frames=100`: a moving pattern with its frame number in it; `fps=0` is as fast as
       it is read;
@@ -59,8 +64,6 @@ def _plugin(uri: SourceUri) -> Callable[[SourceUri], Source]:
         except ImportError as error:
             raise SourceError(f"{uri.text}: the plug-in for {uri.scheme}: cannot be loaded: {error}.") from error
         return opener
-    if uri.scheme in _PLANNED:
-        raise SourceError(f"{uri.text}: this version does not read {uri.scheme}: sources.")
     known = sorted({*_SCHEMES, *found})
     hint = f"Known: {', '.join(f'{scheme}:' for scheme in known)}; a path needs no scheme."
     if uri.scheme == "world":

@@ -84,6 +84,15 @@ class _Remote(_Video):
         self._use(capture, "does not answer, or with no video that OpenCV decodes")
 
 
+class _Pipeline(_Video):
+    """Frames that a GStreamer pipeline hands to its appsink."""
+
+    def __init__(self, pipeline: str) -> None:
+        self._use(
+            cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER), "is a pipeline that does not start, or gives no picture"
+        )
+
+
 class _Pictures:
     """Picture files at a fixed rate."""
 
@@ -101,6 +110,8 @@ class _Pictures:
 
 
 def _open(job: Job) -> _Video | _Pictures:
+    if job.pipeline:
+        return _Pipeline(job.pipeline)
     if job.url:
         return _Remote(job.url, live=job.live)
     return _Video(job.video) if job.video else _Pictures(job.pictures, job.fps)

@@ -79,7 +79,11 @@ class DecodedFile(ThreadedSource):
         opened = self._opened.wait(_OPEN_TIMEOUT_S)
         if self._header is not None:
             return
-        failure = self._failure if opened else SourceError(f"{self.uri} could not be opened in time.")
+        failure = (
+            self._failure
+            if opened
+            else SourceError(f"{self.uri} could not be opened in time.", hint=_advice(self._job))
+        )
         self.close()
         raise failure or SourceError(f"{self.uri} was closed while it was being opened.")
 
@@ -111,8 +115,7 @@ class DecodedFile(ThreadedSource):
             if kind == END:
                 return
             if kind == ERROR:
-                hint = "Check address, name and password." if self._job.url else "Check that it plays elsewhere."
-                raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=hint)
+                raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=_advice(self._job))
             if kind == HEADER:
                 self._header = Header.from_bytes(payload)
                 self._memory.map()
@@ -165,3 +168,9 @@ class DecodedFile(ThreadedSource):
         # A decoder that hangs would keep the thread in its read: killing it ends that.
         self._child.kill()
         super().close()
+
+
+def _advice(job: Job) -> str:
+    if job.pipeline:
+        return "Try it with gst-launch-1.0; EDGEKIT_DEBUG=1 shows what GStreamer says."
+    return "Check address, name and password." if job.url else "Check that it plays elsewhere."

@@ -24,20 +24,23 @@ _POLL_S = 0.25
 _FILES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm"})
 
 
-class NetworkStream(ThreadedSource):
-    """A live stream. Raises SourceError where there is none at the start: an address is more often wrong than late."""
+class LiveStream(ThreadedSource):
+    """What a decoding process reads live.
+
+    Raises SourceError where there is nothing at the start: an address is more often wrong than late.
+    """
 
     live = True
 
-    def __init__(self, uri: SourceUri, url: str) -> None:
-        super().__init__(uri.text)
-        self._url = url
+    def __init__(self, uri: str, job: Job) -> None:
+        super().__init__(uri)
+        self._job = job
         self._decoder: DecodedFile | None = self._connect()
         self.fps = self._decoder.fps
         self._start()
 
     def _connect(self) -> DecodedFile:
-        return DecodedFile(self.uri, Job(url=self._url, live=True))
+        return DecodedFile(self.uri, self._job)
 
     def _produce(self) -> None:
         began, index = time.monotonic(), 0
@@ -104,4 +107,4 @@ def open_uri(uri: SourceUri) -> Source:
         raise UsageError(f"{uri.text} names no host.", hint=f"Write {uri.scheme}://HOST[:PORT]/PATH")
     if uri.scheme in ("http", "https") and PurePosixPath(parts.path).suffix.lower() in _FILES:
         return DecodedFile(uri.text, Job(url=url))
-    return NetworkStream(uri, url)
+    return LiveStream(uri.text, Job(url=url, live=True))

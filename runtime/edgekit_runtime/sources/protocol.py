@@ -22,13 +22,14 @@ HEADER, FRAME, ERROR, END = b"H", b"F", b"X", b"E"
 
 @dataclass(frozen=True)
 class Job:
-    """What to decode: a video file, one that lies behind a `url`, or with `live` a stream there; or pictures in order,
-    shown `fps` a second. `memory` names the ring's memory.
+    """What to decode: a video file, one that lies behind a `url`, or with `live` a stream there; what comes out of a
+    GStreamer `pipeline`; or pictures in order, shown `fps` a second. `memory` names the ring's memory.
     """
 
     video: str = ""
     url: str = ""
     live: bool = False
+    pipeline: str = ""
     pictures: tuple[str, ...] = ()
     fps: float = 0.0
     memory: str = ""

@@ -14,8 +14,9 @@ from edgekit_runtime.errors import UsageError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
 _DEVICE = re.compile(r"/dev/video\d+")
 _USER_INFO = re.compile(r"(?<=://)[^/\s?#]*@")
-_SECRETS = re.compile(r"(?i)\b((?:api[_-]?key|auth|key|pass(?:word|wd)?|pwd|secret|sig(?:nature)?|token)=)[^&\s'\"]+")
+_SECRETS = re.compile(r"(?i)\b((?:api[_-]?key|auth|key|pass(?:word|wd)?|pwd?|secret|sig(?:nature)?|token)=)[^&\s'\"]+")
 _MAX_LENGTH = 4096
+STDIN = "stdin"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def parse_uri(text: str) -> SourceUri:
     if len(text) > _MAX_LENGTH or "\0" in text:
         raise UsageError("The source is not a valid URI or path.")
     shown = redact(text)
+    if text == "-":
+        return SourceUri(STDIN, "", shown)
     if _DEVICE.fullmatch(text):
         return SourceUri("camera", text, shown)
     match = _SCHEME.fullmatch(text)
@@ -82,8 +85,8 @@ def parse_uri(text: str) -> SourceUri:
     if scheme == "file":
         path = unquote(body[2:]) if body.startswith("///") else body
         return SourceUri("file", path, shown)
-    if body.startswith("//"):
-        # A network URL: its query belongs to the server.
+    if body.startswith("//") or scheme == "gst":
+        # A network URL: its query belongs to the server. A pipeline is one text, whatever signs are in it.
         return SourceUri(scheme, body, shown)
     body, _, query = body.partition("?")
     options = {}

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
 def run(
     camera: Annotated[int | None, typer.Option(min=0, metavar="N", help="Read camera N.")] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="URI", help="Read a video file, a folder of pictures, world:SEED or test:.")
+        str | None,
+        typer.Option(metavar="URI", help="Read a video file, a folder of pictures, a stream, phone:, world:SEED …"),
     ] = None,
     bundle: Annotated[
         Path | None,
@@ -32,6 +33,9 @@ def run(
             metavar="BUNDLE",
             help="An .edgekit file, or its folder; else the newest under build/, else the one that edgekit comes with.",
         ),
+    ] = None,
+    input_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Size of the raw rgb24 pictures on stdin (--source -).")
     ] = None,
     sink: Annotated[
         list[str] | None,
@@ -65,6 +69,7 @@ def run(
     from edgekit.locate import find_bundle
     from edgekit_runtime.app import run as run_bundle
     from edgekit_runtime.cli import Progress
+    from edgekit_runtime.sources.piped import with_input_size
 
     if bundle is None:
         bundle = find_bundle()
@@ -75,7 +80,7 @@ def run(
     progress = Progress()
     stats = run_bundle(
         bundle,
-        source if source is not None else f"camera:{camera}",
+        with_input_size(source if source is not None else f"camera:{camera}", input_size),
         sinks,
         frames=frames,
         overlay=overlay,
