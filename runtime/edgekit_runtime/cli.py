@@ -27,7 +27,8 @@ _PLAIN_INTERVAL_S = 10.0
 _EPILOG = """\
 sources: camera:0  /dev/video0  clip.mp4  frames/  'frames/*.png'  rtsp://HOST/PATH  http://HOST/STREAM
          phone:  screen:  - (raw rgb24 on stdin)  csi:0  gst:PIPELINE  test:?size=960x540&fps=30
-sinks:   window  web[:PORT]  file:OUT.mp4  stdout[:rgb24]  png:DIR  json:PATH  null    (several may be given)
+sinks:   window  web[:PORT]  file:OUT.mp4  stdout[:rgb24]  png:DIR  json:PATH  rtsp://HOST/PATH  null
+         (several may be given)
 window:  q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys
 web:     a page at http://127.0.0.1:8090; web:0.0.0.0:8090 for other machines, which need the token it prints
 

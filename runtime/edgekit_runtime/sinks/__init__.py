@@ -1,5 +1,5 @@
-"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder,
-lines of JSON, nothing."""
+"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder, lines of JSON,
+an RTSP server, nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import import_module
 
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.sinks.base import Sink, SinkContext
+from edgekit_runtime.sources.uri import redact
 
 __all__ = ["check_sinks", "default_sink", "open_sink"]
 
@@ -19,14 +20,16 @@ _SINKS = {
     "stdout": "edgekit_runtime.sinks.raw",
     "png": "edgekit_runtime.sinks.pictures",
     "json": "edgekit_runtime.sinks.lines",
+    "rtsp": "edgekit_runtime.sinks.rtsp",
     "null": "edgekit_runtime.sinks.null",
 }
-_USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, json:PATH, null."
+_USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, json:PATH, rtsp://HOST/PATH, null."
 
 
 def open_sink(text: str, context: SinkContext | None = None) -> Sink:
     """Opens a sink: `window`, `web`, `web:8090`, `web:0.0.0.0:8090?tls=1`, `file:out.mp4`, `stdout` (raw bgr24) or
-    `stdout:rgb24`, `png:DIR`, `json:out.jsonl`, `null`.
+    `stdout:rgb24`, `png:DIR`, `json:out.jsonl`,
+    `rtsp://host/path`, `null`.
 
     Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
     """
@@ -49,7 +52,7 @@ def check_sinks(texts: list[str], source: str = "") -> None:
     if "window" in names:
         import_module(_SINKS["window"]).check()
     for name, argument in map(_split, texts):
-        if name in ("web", "json"):
+        if name in ("web", "json", "rtsp"):
             import_module(_SINKS[name]).parse(argument)
 
 
@@ -67,8 +70,9 @@ def default_sink(source: str = "") -> str:
 def _split(text: str) -> tuple[str, str]:
     name, _, argument = text.partition(":")
     if name not in _SINKS:
-        hint = f"Did you mean file:{text}? {_USAGE}" if text.endswith((".mp4", ".avi", ".mkv")) else _USAGE
-        raise UsageError(f"Unknown sink {text!r}.", hint=hint)
+        shown = redact(text)
+        hint = f"Did you mean file:{shown}? {_USAGE}" if text.endswith((".mp4", ".avi", ".mkv")) else _USAGE
+        raise UsageError(f"Unknown sink {shown!r}.", hint=hint)
     if name in ("file", "png") and not argument:
         raise UsageError(f"The sink {name!r} needs a path, like {name}:out{'.mp4' if name == 'file' else ''}.")
     if name in ("window", "null") and argument:
