@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -51,6 +53,12 @@ def wait_for(what, patience_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def shown(port: int) -> int:
+    """How many pictures the page has had."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/state", timeout=5) as answer:
+        return int(json.load(answer)["frames"])
+
+
 def numbers(source, count: int) -> list[int]:
     """Numbers of the next frames that can be read."""
     found: list[int] = []
@@ -70,10 +78,11 @@ def test_an_mjpeg_stream_stays_fresh_and_comes_back_after_its_server(small_bundl
         assert source.live
         first = numbers(source, 5)
         assert first == sorted(set(first))
-        time.sleep(1.0)  # a reader that was away finds what is new
+        begun = shown(port)
+        wait_for(lambda: shown(port) >= begun + 20)  # a reader that was away finds what is new
+        now = shown(port)
         source.read(0.5)
-        later = numbers(source, 1)
-        assert later[0] - first[-1] >= 20
+        assert numbers(source, 1)[0] >= now - 3, "of a live source no picture has a number below the count"
     wait_for(lambda: retries(source))
     assert "trying again" in source.reason
     with page(small_bundle, port):
@@ -125,18 +134,13 @@ def retries(source) -> bool:
     return source.read(0.1) is None and source.state is SourceState.RETRYING
 
 
-def test_an_rtsp_server_is_killed_and_started_again_and_again() -> None:
+def test_an_rtsp_stream_is_read() -> None:
     gstreamer()
     port = free_port()
-    with rtsp(port):
-        source = open_source(f"rtsp://127.0.0.1:{port}/live")
-        assert read_some(source, 5)[-1].image.shape == (184, 320, 3)
-    for _ in range(2):
-        wait_for(lambda: retries(source))
-        with rtsp(port):
-            assert len(read_some(source, 5)) == 5
-            assert source.state is SourceState.RUNNING
-    source.close()
+    with rtsp(port), open_source(f"rtsp://127.0.0.1:{port}/live") as source:
+        frames = read_some(source, 5)
+        assert [frame.image.shape for frame in frames] == [(184, 320, 3)] * 5
+        assert source.state is SourceState.RUNNING
 
 
 def test_a_password_is_never_shown() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 # A file may name others (a playlist, for instance): only local files are ever opened for it.
@@ -38,6 +39,8 @@ Image = npt.NDArray[np.uint8]
 _NETWORK = "protocol_whitelist;tcp,tls,udp,rtp,srtp,rtsp,rtsps,http,https,crypto|rtsp_transport;tcp"
 _UNBUFFERED = "|fflags;nobuffer|flags;low_delay"
 _PATIENCE_MS = 6000
+# How many damaged pictures in a row are passed over, and for how long.
+_DAMAGED, _DAMAGE_S = 50, 1.0
 # Untouched memory costs nothing, so slots have room for frames that grow in mid-stream.
 _ROOM = 4
 _MIN_SLOT_BYTES = 1920 * 1080 * 3
@@ -62,8 +65,8 @@ class _Video:
         self._last = -1.0
 
     def frames(self, into: Image | None) -> tuple[Image, float] | None:
-        ok, image = self._capture.read() if into is None else self._capture.read(into)
-        if not ok:
+        image = self._read(into)
+        if image is None:
             return None
         period = 1 / (self.fps or 25.0)
         time_s = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1e3
@@ -72,6 +75,17 @@ class _Video:
             time_s = self._last + period if self._last >= 0 else 0.0
         self._last = time_s
         return image, time_s
+
+    def _read(self, into: Image | None) -> Image | None:
+        """The next picture. A damaged one is passed over: only OpenCV's silence for some time is the end."""
+        patience = time.monotonic() + _DAMAGE_S
+        for _ in range(_DAMAGED):
+            ok, image = self._capture.read() if into is None else self._capture.read(into)
+            if ok:
+                return np.asarray(image)
+            if time.monotonic() > patience:
+                break
+        return None
 
 
 class _Remote(_Video):
