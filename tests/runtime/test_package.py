@@ -72,5 +72,23 @@ def test_bare_import_brings_not_even_opencv():
     assert done.stdout.strip() == "False False"
 
 
+def test_the_api_is_as_short_as_the_readme_says(small_bundle: Path, tmp_path: Path):
+    """The program of runtime/README.md as it stands there, with a pattern for the camera."""
+    readme = Path(edgekit_runtime.__file__).parents[1] / "README.md"
+    if not readme.is_file():
+        pytest.skip("installed without its readme")
+    lines = readme.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("    from edgekit_runtime import"))
+    program = [line[4:] for line in lines[start : start + 6]]
+    assert program[3] == 'for frame in open_source("camera:0"):'
+    assert program[4].startswith("    result = model(frame)")
+    code = "\n".join(
+        [*program[:5], "    print(result.labels.shape, result.depth.shape, result.timing.inference_ms > 0)"]
+    )
+    code = code.replace("model.edgekit", str(small_bundle)).replace("camera:0", "test:?size=96x64&frames=2&fps=0")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines() == ["(16, 24) (64, 96) True"] * 2
+
+
 def test_package_is_typed():
     assert (Path(edgekit_runtime.__file__).parent / "py.typed").is_file()

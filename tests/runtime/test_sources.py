@@ -221,6 +221,20 @@ def test_a_camera_that_is_not_there_is_said_so():
     assert caught.value.hint
 
 
+def test_a_camera_that_this_user_may_not_open_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No machine of the tests has a camera: a file stands for its device, and who runs them may open everything."""
+    if sys.platform != "linux":
+        pytest.skip("V4L2 only")
+    node = tmp_path / "video0"
+    node.touch()
+    monkeypatch.setattr(camera, "Path", lambda text: node if text == "/dev/video0" else Path(text))
+    monkeypatch.setattr(camera.os, "access", lambda *_: False)
+    for uri in ("camera:0", "/dev/video0"):
+        with pytest.raises(SourceError, match=f"{uri}: this user may not open") as caught:
+            open_source(uri)
+        assert "usermod -aG video" in caught.value.hint
+
+
 class ScriptedCapture:
     """Stands for a camera's driver, which no test machine has: frames as told, then what the script says."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -152,6 +153,9 @@ def open_uri(uri: SourceUri) -> Camera:
         node = Path(f"/dev/video{device}")
         if not node.exists():
             raise SourceError(f"{uri.text}: there is no camera {device}.", hint=_cameras_hint())
+        if not os.access(node, os.R_OK | os.W_OK):
+            hint = "sudo usermod -aG video $USER, then log in again; in a container: --device /dev/video0"
+            raise SourceError(f"{uri.text}: this user may not open {node}.", hint=hint.replace("video0", node.name))
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     return Camera(uri.text, lambda: cv2.VideoCapture(device, backend), wish)
 
@@ -171,7 +175,7 @@ def _cameras_hint() -> str:
 
 
 def _in_use_hint() -> str:
-    return "Another program may be using it, or permission is missing (group video on Linux)."
+    return "Another program may be using it."
 
 
 def _fourcc(value: float) -> str:
