@@ -264,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _camera(self, phone: PhoneCamera) -> None:
         """Becomes a WebSocket. Other sites' pages may open one here, too: they are told by their Origin."""
         accept = accept_key(self.headers)
-        if self.headers.get("Origin") != f"{self.server.scheme}://{self.headers.get('Host')}":
+        if urlsplit(self.headers.get("Origin", "")).netloc != self.headers.get("Host"):
             self._say(HTTPStatus.FORBIDDEN, b"Not from here.\n")
         elif accept is None:
             more = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": VERSION}
