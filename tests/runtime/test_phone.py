@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from edgekit_runtime.sinks import check_sinks, default_sink
 from edgekit_runtime.sinks.web import WebSink
 from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES
 from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS
+from edgekit_runtime.sinks.websocket import ClosedError, WebSocket
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.jpeg import decode_jpeg, jpeg_size
 from edgekit_runtime.sources.pattern import Pattern, read_number
@@ -288,6 +290,18 @@ def test_a_message_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
             with suppress(TimeoutError):
                 answer = raw.recv(1000)
         assert int.from_bytes(answer[2:4], "big") == 1008
+
+
+@given(st.binary(max_size=60), st.lists(st.binary(max_size=30), max_size=4))
+def test_any_bytes_are_messages_or_the_end(junk: bytes, payloads: list[bytes]) -> None:
+    frames = b"".join(bytes([0x82, 0x80 | len(payload)]) + MASK + payload for payload in payloads)
+    answers = io.BytesIO()
+    connection = WebSocket(io.BufferedReader(io.BytesIO(frames + junk)), answers, max_bytes=40, patience_s=5)
+    assert [connection.receive() for _ in payloads] == payloads
+    more: list[bytes] = []
+    with pytest.raises(ClosedError):
+        more += iter(connection.receive, None)
+    assert all(len(message) <= 40 for message in more)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ import cv2
 import pytest
 from browser import browsing
 from bundles import TAXONOMY
+from hypothesis import given
+from hypothesis import strategies as st
 from web_page import SIZE, ask, feeding, picture, port_of, read_part, result, serving, wait_for
 
 from edgekit_runtime.errors import SinkError, UsageError
@@ -249,6 +251,12 @@ def test_options_that_make_no_sense_are_refused(argument: str) -> None:
 def test_what_is_no_address_is_refused_before_anything_is_opened(argument: str) -> None:
     with pytest.raises(UsageError, match="is not an address"):
         check_sinks([f"web:{argument}"])
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_an_address_or_refused(text: str) -> None:
+    with suppress(UsageError):
+        assert 0 <= parse(text).port <= 65535
 
 
 def test_a_port_that_is_taken_is_named_with_another() -> None:
