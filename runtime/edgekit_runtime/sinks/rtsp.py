@@ -114,8 +114,9 @@ class RtspSink(Sink):
             listener.start()
             with suppress(OSError):  # it has ended, and says why
                 while picture is not None or not (self._queue.exhausted or program.poll() is not None):
-                    if picture is not None:
-                        program.stdin.write(picture.data)
+                    view = memoryview(b"") if picture is None else picture.data.cast("B")
+                    while view:
+                        view = view[program.stdin.write(view) :]
                     picture = self._queue.get(_POLL_S)
             with suppress(OSError):
                 program.stdin.close()  # ffmpeg takes leave of the server
