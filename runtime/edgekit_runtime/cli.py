@@ -60,9 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     sinks = options.sink or []
     if options.json and any(sink.startswith("stdout") for sink in sinks):
         raise UsageError("--json and the sink stdout both want standard output.", hint="Use --stats-file instead.")
-    source = with_input_size(
-        f"camera:{options.camera}" if options.source is None else options.source, options.input_size
-    )
+    source = options.source if options.source is not None else f"camera:{options.camera}"
     progress = Progress()
     stats = run(
         options.bundle,
