@@ -1,4 +1,4 @@
-"""`edgekit-run`: one bundle, one source, some sinks."""
+"""`edgekit-run`: one bundle, one source, some sinks; `edgekit-run prepare`: engines that only the device can build."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.stats import Stats
 
 _PROGRAM = "edgekit-run"
+_PREPARE = "prepare"
 _PLAIN_INTERVAL_S = 10.0
 _EPILOG = """\
 sources: camera:0  /dev/video0  clip.mp4  frames/  'frames/*.png'  rtsp://HOST/PATH  http://HOST/STREAM
@@ -32,17 +33,21 @@ sinks:   window  web[:PORT]  file:OUT.mp4  stdout[:rgb24]  png:DIR  json:PATH  r
 window:  q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys
 web:     a page at http://127.0.0.1:8090; web:0.0.0.0:8090 for other machines, which need the token it prints
 
+edgekit-run prepare BUNDLE builds the engines that only this device can build (TensorRT), and keeps them.
+
 exit status: 0 done, 1 failed, 2 wrong usage"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    preparing = words[:1] == [_PREPARE]
+    options = _prepare_parser().parse_args(words[1:]) if preparing else _parser().parse_args(words)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.INFO)
     from edgekit_runtime.app import explain
 
     try:
-        return _run(options)
+        return _prepare(options) if preparing else _run(options)
     except KeyboardInterrupt:
         return 130  # before there was anything to finish
     except Exception as error:
@@ -80,6 +85,52 @@ def _run(options: argparse.Namespace) -> int:
         document = {**(progress.what.to_dict() if progress.what else {}), **stats.to_dict()}
         print(json.dumps(document, indent=1, allow_nan=False))
     return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from edgekit_runtime.prepare import prepare
+
+    progress = BuildProgress()
+    done = prepare(options.bundle, key=options.key, watch=progress.tick)
+    progress.done()
+    for each in done:
+        where = each.path or "in the bundle"
+        took = "ready before" if each.was_there else f"built in {each.seconds:.0f} s"
+        print(f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}", file=sys.stderr)
+    if options.json:
+        prepared = [
+            {
+                "engine": each.variant.engine,
+                "precision": each.variant.precision,
+                "gpu": each.gpu,
+                "path": each.path,
+                "seconds": round(each.seconds, 1),
+                "was_there": each.was_there,
+            }
+            for each in done
+        ]
+        print(json.dumps({"bundle": str(options.bundle), "prepared": prepared}, indent=1))
+    return 0
+
+
+class BuildProgress:
+    """What the builder is at: one line that is rewritten on a terminal, now and then a line elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._spoke = 0.0
+
+    def tick(self, phase: str, seconds: float) -> None:
+        line = f"building the engine, {seconds:.0f} s" + (f": {phase}" if phase else "")
+        if self._terminal:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif not self._spoke or time.monotonic() - self._spoke >= _PLAIN_INTERVAL_S:
+            self._spoke = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
+
+    def done(self) -> None:
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -134,12 +185,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window, or web)")
     parser.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")
-    parser.add_argument("--engine", metavar="NAME", help="use only this engine: openvino or onnxruntime")
+    parser.add_argument(
+        "--engine", metavar="NAME", help="use only this engine: openvino, onnxruntime, tensorrt-rtx or tensorrt"
+    )
     parser.add_argument("--key", type=Path, metavar="FILE", help="refuse bundles that this public key has not signed")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON document at the end")
     parser.add_argument("--stats-file", type=Path, metavar="FILE", help="keep the figures in FILE, once a second")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    return parser
+
+
+def _prepare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"{_PROGRAM} {_PREPARE}",
+        description="Builds the TensorRT engines of a bundle for this device and keeps them in the user's cache "
+        "folder. On a Jetson this takes minutes, once for each bundle and version of JetPack.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .edgekit file or bundle folder")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="refuse bundles that this public key has not signed")
+    parser.add_argument("--json", action="store_true", help="print what is ready as one JSON document")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -49,9 +49,10 @@ class TensorSpec:
 class Variant:
     """One compiled form of the deploy graph.
 
-    `engine` is `openvino`, `onnxruntime` or `tensorrt`; `model` the file that the engine opens; `config` what
-    the engine is told (strings and numbers: threads, hints, providers); `p50_ms`, `miou` and `drop` are what was
-    measured at build time, None where it could not be measured.
+    `engine` is `openvino`, `onnxruntime`, `tensorrt-rtx` or `tensorrt`; `model` the file that the engine opens, or is
+    built from; `config` what the engine is told (threads, hints, providers; with TensorRT for RTX, the engine in the
+    bundle and what it was built by and for); `p50_ms`, `miou` and `drop` are what was measured at build time, None
+    where it could not be measured.
     """
 
     engine: str

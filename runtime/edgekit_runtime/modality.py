@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
+
+from edgekit_runtime.names import TextEnum
 
 RGB = tuple[int, int, int]
 
 
-class Kind(StrEnum):
+class Kind(TextEnum):
     """The kinds of modality; each has one loss, one metric and one way to be drawn."""
 
     IMAGE = "image"  # uint8, 0..255

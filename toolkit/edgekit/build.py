@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
 from edgekit.report import write_report
-from edgekit.targets import EngineName, Precision, absent, unsupported
+from edgekit.targets import EngineName, Precision, unbuildable, unsupported
 from edgekit.trial import measure
 from edgekit_runtime.bundle import SUFFIX
 from edgekit_runtime.errors import BuildError, EdgekitError
@@ -34,7 +33,13 @@ from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
 from edgekit_student.student import load_student
 
-_TOOLS = ("edgekit", "edgekit-runtime", "torch", "openvino", "nncf", "onnx", "onnxruntime")
+_BRINGS = {
+    "openvino": "pip install openvino",
+    "onnxruntime": "pip install onnxruntime",
+    "tensorrt-rtx": "pip install 'edgekit[rtx]'",
+    "tensorrt": "pip install onnxruntime",
+}
+_TOOLS = ("edgekit", "edgekit-runtime", "torch", "openvino", "nncf", "onnx", "onnxruntime", "tensorrt_rtx_cu13_libs")
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _make(exporter: Exporter, material: Material) -> tuple[list[Candidate], list
         for target, precision in steps:
             name = f"{target} {precision}"
             advance(0, name)
-            reason = unsupported(target, precision) if find_spec(target.engine) else absent(target)
+            reason = unbuildable(target) or unsupported(target, precision)
             key = target.engine, precision
             try:
                 if not reason and key not in ready:
@@ -158,11 +163,9 @@ def _make(exporter: Exporter, material: Material) -> tuple[list[Candidate], list
 
 def _check_engine(profile: Profile) -> None:
     """A device may be missing: what can be verified without it is. The engine's library may not."""
-    engine = profile.target.engine
-    if not find_spec(engine):
-        raise BuildError(
-            f"{profile.name} cannot be built here: {engine} is not installed.", hint=f"pip install {engine}"
-        )
+    reason = unbuildable(profile.target)
+    if reason:
+        raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=_BRINGS[profile.target.engine])
 
 
 def _variant(row: Measured) -> Variant:

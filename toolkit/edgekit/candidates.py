@@ -19,13 +19,15 @@ from edgekit.export import Arrays, Exporter
 from edgekit.material import Judged, Material
 from edgekit.profiles import Profile
 from edgekit.quantise import Frames, quantise, quantise_partly
-from edgekit.targets import CPU, EngineName, Precision, Target, absent, settings
+from edgekit.targets import CPU, TENSORRT, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import open_engine
 from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.engines.tensorrt.cuda import find_gpu
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.modality import Taxonomy
+from edgekit_runtime.prepare import prepare_variant
 from edgekit_student.metrics import Confusion, confusion, miou
 
 WARM_UP = 8
@@ -41,10 +43,13 @@ Milliseconds = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle."""
+    """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle, `config`
+    what the engine has to know about them.
+    """
 
     model: str
     files: Mapping[str, bytes] = field(repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,10 @@ def make_form(
     """Exports (and quantises) one form. Mixed precision begins with the `int8` form of the same engine, made anew where
     it is not given. Raises BuildError, also where mixed precision is not needed.
     """
+    if engine in TENSORRT:
+        from edgekit.tensorrt import tensorrt_form
+
+        return tensorrt_form(exporter, engine, precision, material.calibration)
     if engine == "onnxruntime":
         return _onnx_form(exporter, precision, material.calibration)
     return _openvino_form(exporter, precision, material, int8)
@@ -124,6 +133,8 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
 
     def variant(on: Target) -> Variant:
         told = settings(on, precision, threads=profile.threads, hint=profile.hint)
+        if on == target:
+            told |= form.config
         return Variant(on.engine, on.device, precision, form.model, told)
 
     stand_in = variant(target.stand_in) if absent(target) else None
@@ -224,6 +235,8 @@ def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tupl
         try:
             for candidate in candidates:
                 try:
+                    if candidate.target.engine == "tensorrt" and candidate.stand_in is None:
+                        prepare_variant(bundle, candidate.variant, find_gpu())
                     engines[candidate.key] = open_engine(bundle, candidate.stand_in or candidate.variant)
                 except EngineError as error:
                     refused[candidate.key] = str(error.args[0])

@@ -10,12 +10,17 @@ Measured for edge-430k at 544×960, INT8 in OpenVINO on two AVX-512 VNNI cores, 
   saw there: so the picture gets a border in the mean colour, one copy of bytes (0.13 ms).
 - ArgMax over the channel axis of a 4-D tensor took 0.7 ms with float32 logits, 0.03 ms over a flattened 3-D one.
 - Up-sampling the logits by two before ArgMax costs 1.5 to 3 ms, by four 5 ms and more.
+
+That border is of a CPU's making. On a GPU a picture that is joined to a border is a copy, while converting and
+subtracting the mean are one pass with the transposition, after which zero padding means the mean colour again, and
+which gives numbers on both sides of zero as signed INT8 wants them: `CentredInput`, for TensorRT.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,16 +44,27 @@ INPUT = "image"
 SAME_SIZE = 0.1
 
 Arrays = dict[str, npt.NDArray[Any]]
+# What takes the normalisation into a network's first convolution, in place, and gives what remains to be done before
+# it; None, and nothing changed, where the network has no such convolution.
+Fold = Callable[[nn.Module, Deployable, Size], nn.Module | None]
 
 
 class DeployGraph(nn.Module):
     """`forward(image uint8 [1, H, W, 3]) -> (labels uint8 [1, h, w], depth float32 [1, h, w])`, what there is."""
 
-    def __init__(self, source: Deployable, input_size: Size, network_size: Size, label_stride: int) -> None:
+    def __init__(
+        self,
+        source: Deployable,
+        input_size: Size,
+        network_size: Size,
+        label_stride: int,
+        fold: Fold | None = None,
+    ) -> None:
         super().__init__()
         self.front: nn.Module
         network = source.inference_network()
-        folded = _BorderedInput.fold(network, source, input_size) if input_size == network_size else None
+        fold = fold or BorderedInput.fold
+        folded = fold(network, source, input_size) if input_size == network_size else None
         self.front = folded or _NormalisedInput(source, input_size, network_size)
         self.finer = _unshuffle(network)
         self.network = network
@@ -91,7 +107,7 @@ class _NormalisedInput(nn.Module):
         return (rgb - self.mean) * self.scale
 
 
-class _BorderedInput(nn.Module):
+class BorderedInput(nn.Module):
     """A border in the mean colour, for a first convolution that has everything else in its weights."""
 
     top: Tensor | None
@@ -116,7 +132,7 @@ class _BorderedInput(nn.Module):
         return image.permute(0, 3, 1, 2).float()
 
     @classmethod
-    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> _BorderedInput | None:
+    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> BorderedInput | None:
         """Folds into the network's first convolution, in place; None, and nothing changed, if it has none.
 
         Float RGB normalised by (x - mean) / std becomes bytes in BGR order, for the same result.
@@ -124,16 +140,43 @@ class _BorderedInput(nn.Module):
         first = _first_convolution(network, input_size)
         if first is None:
             return None
-        mean, std = source.mean.flip(1), source.std.flip(1)
+        mean = source.mean.flip(1)
+        _fold_scale(first, source)
         with torch.no_grad():
-            weight = first.weight.flip(1) / std
             bias = first.bias if first.bias is not None else torch.zeros(first.out_channels)
-            first.weight.copy_(weight)
-            first.bias = nn.Parameter(bias - (weight * mean).sum(dim=(1, 2, 3)))
+            first.bias = nn.Parameter(bias - (first.weight * mean).sum(dim=(1, 2, 3)))
         top, bottom = _border(first, input_size, axis=0)
         left, right = _border(first, input_size, axis=1)
         first.padding = (0, 0)
         return cls(mean, input_size, (left, right, top, bottom))
+
+
+class CentredInput(nn.Module):
+    """The mean subtracted, for a first convolution that has order and scale of the channels in its weights."""
+
+    mean: Tensor
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.view(1, 1, 1, 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.float() - self.mean).permute(0, 3, 1, 2)
+
+    @classmethod
+    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> CentredInput | None:
+        """As `BorderedInput.fold`; the convolution keeps its zero padding and its bias."""
+        first = _first_convolution(network, input_size)
+        if first is None:
+            return None
+        _fold_scale(first, source)
+        return cls(source.mean.flip(1))
+
+
+def _fold_scale(first: nn.Conv2d, source: Deployable) -> None:
+    """Makes a convolution of (x - mean) / std in RGB one of x - mean in BGR, in place."""
+    with torch.no_grad():
+        first.weight.copy_(first.weight.flip(1) / source.std.flip(1))
 
 
 def _joined(before: Tensor | None, image: Tensor, after: Tensor | None, dim: int) -> Tensor:
@@ -219,10 +262,19 @@ def deploy_outputs(source: Deployable) -> dict[str, Modality]:
 
 @dataclass(frozen=True)
 class Exporter:
-    """The deploy graph of one network for one profile, in the forms that engines read."""
+    """The deploy graph of one network for one profile, in the forms that engines read.
+
+    `fold` is how bytes become the network's input: as CPUs have it fastest, unless said otherwise.
+    """
 
     source: Deployable
     profile: Profile
+    fold: Fold = BorderedInput.fold
+
+    @cached_property
+    def for_gpus(self) -> Exporter:
+        """The same with the front that GPUs have fastest."""
+        return replace(self, fold=CentredInput.fold)
 
     @cached_property
     def input_size(self) -> Size:
@@ -248,7 +300,8 @@ class Exporter:
     @cached_property
     def graph(self) -> DeployGraph:
         """In eval mode. The folding was compared with the network itself on noise."""
-        graph = DeployGraph(self.source, self.input_size, self.network_size, self.profile.label_stride).eval()
+        stride = self.profile.label_stride
+        graph = DeployGraph(self.source, self.input_size, self.network_size, stride, self.fold).eval()
         self._check(graph)
         return graph
 

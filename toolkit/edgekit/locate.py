@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.console import console
 from edgekit_experts.dataset import Dataset
 from edgekit_runtime.bundle import SUFFIX, open_bundle
+from edgekit_runtime.engines import installed
 from edgekit_runtime.errors import BundleError, CheckpointError, DataError, UsageError
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, read_config
 
@@ -67,7 +67,7 @@ def find_bundle(build_folder: Path = BUILD_FOLDER) -> Path:
             manifest = open_bundle(path).manifest
         except BundleError:
             continue  # a damaged one is not a reason to show nothing
-        if any(find_spec(variant.engine) for variant in manifest.variants):
+        if any(installed(variant.engine) for variant in manifest.variants):
             return path
     if DEFAULT_BUNDLE.is_file():
         return DEFAULT_BUNDLE

@@ -76,6 +76,7 @@ class Profile(BaseModel):
     calibration_frames: Annotated[int, Field(ge=1, le=4096)]
     judged_frames: Annotated[int, Field(ge=1, le=4096)]
     target_fps: Annotated[float, Field(gt=0)]
+    compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
     machine: Machine = Machine()
     power: str = ""
     doctor: tuple[str, ...] = ()

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal
 
+from edgekit_runtime.engines import installed
+from edgekit_runtime.errors import EngineError
 from edgekit_runtime.telemetry import switch_off
 
-EngineName = Literal["openvino", "onnxruntime"]
+EngineName = Literal["openvino", "onnxruntime", "tensorrt-rtx", "tensorrt"]
 Precision = Literal["int8", "mixed", "fp16", "bf16", "fp32"]
 Hint = Literal["latency", "throughput"]
 
-CPU = "CPU"
+CPU, GPU = "CPU", "GPU"
+# Engines that run on nothing but NVIDIA's GPUs.
+TENSORRT = ("tensorrt-rtx", "tensorrt")
 # ONNX Runtime's execution providers, by what people call them.
 PROVIDERS = {CPU: "CPUExecutionProvider", "XNNPACK": "XnnpackExecutionProvider", "CoreML": "CoreMLExecutionProvider"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """An engine and a device of it, written `openvino GPU`; the CPU need not be named."""
+    """An engine and a device of it, written `openvino GPU`; the CPU need not be named, nor TensorRT's only device."""
 
     engine: EngineName
     device: str = CPU
 
     def __str__(self) -> str:
-        return self.engine if self.device == CPU else f"{self.engine} {self.device}"
+        return self.engine if self.device == CPU or self.engine in TENSORRT else f"{self.engine} {self.device}"
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -36,7 +39,7 @@ class Target:
     @property
     def stand_in(self) -> Target:
         """What runs the same files on any machine: for what can be verified without the device."""
-        return Target(self.engine)
+        return Target("onnxruntime" if self.engine in TENSORRT else self.engine)
 
 
 PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
@@ -48,6 +51,8 @@ PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
     Target("onnxruntime", "XNNPACK"): ("int8", "fp32"),
     # Core ML computes in half precision by itself where that is faster; it has no use for Q/DQ pairs.
     Target("onnxruntime", "CoreML"): ("fp32",),
+    Target("tensorrt-rtx", GPU): ("int8", "fp16", "fp32"),
+    Target("tensorrt", GPU): ("int8", "fp16", "fp32"),
 }
 
 
@@ -63,8 +68,10 @@ def target_of(text: object) -> object:
 
 def absent(target: Target) -> str:
     """Why this machine cannot run it; empty when it can."""
-    if not find_spec(target.engine):
+    if not installed(target.engine):
         return f"{target.engine} is not installed"
+    if target.engine in TENSORRT:
+        return _no_gpu()
     switch_off()
     if target.engine == "openvino":
         import openvino
@@ -75,6 +82,25 @@ def absent(target: Target) -> str:
 
     there = PROVIDERS[target.device] in onnxruntime.get_available_providers()
     return "" if there else f"this ONNX Runtime has no {target.device}"
+
+
+def _no_gpu() -> str:
+    from edgekit_runtime.engines.tensorrt.cuda import find_gpu
+
+    try:
+        find_gpu()
+    except EngineError as error:
+        return str(error.args[0])
+    return ""
+
+
+def unbuildable(target: Target) -> str:
+    """Why nothing can be made for it here, whatever this machine can run; empty when something can.
+
+    Classic TensorRT builds its engines on the device: here it needs just what stands in for it.
+    """
+    engine = "onnxruntime" if target.engine == "tensorrt" else target.engine
+    return "" if installed(engine) else f"{engine} is not installed"
 
 
 def unsupported(target: Target, precision: Precision) -> str:
@@ -90,6 +116,8 @@ def unsupported(target: Target, precision: Precision) -> str:
 
 def settings(target: Target, precision: Precision, *, threads: int, hint: Hint) -> dict[str, Any]:
     """What the engine is told: `config` of a variant."""
+    if target.engine in TENSORRT:
+        return {}
     if target.engine == "onnxruntime":
         names = dict.fromkeys((target.device, CPU))
         told: dict[str, Any] = {"providers": [PROVIDERS[name] for name in names]}

@@ -13,12 +13,31 @@ from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
 from edgekit_runtime.telemetry import switch_off
 
-__all__ = ["Opened", "Skipped", "open_engine", "open_first"]
+__all__ = ["Opened", "Skipped", "installed", "open_engine", "open_first"]
 
-# Engine name in the manifest -> (adapter module with an `open` function, library it needs, extra that brings it).
+
+@dataclass(frozen=True)
+class _Adapter:
+    """A module with an `open_variant` function, the library that it needs, and what brings that."""
+
+    module: str
+    library: str
+    hint: str
+
+
+_TENSORRT = "edgekit_runtime.engines.tensorrt.engine"
+# By engine name in the manifest.
 _ADAPTERS = {
-    "openvino": ("edgekit_runtime.engines.openvino", "openvino", "openvino"),
-    "onnxruntime": ("edgekit_runtime.engines.onnxruntime", "onnxruntime", "onnxruntime"),
+    "openvino": _Adapter("edgekit_runtime.engines.openvino", "openvino", "pip install 'edgekit-runtime[openvino]'"),
+    "onnxruntime": _Adapter(
+        "edgekit_runtime.engines.onnxruntime", "onnxruntime", "pip install 'edgekit-runtime[onnxruntime]'"
+    ),
+    "tensorrt-rtx": _Adapter(_TENSORRT, "tensorrt_rtx_bindings", "pip install 'edgekit-runtime[rtx]'"),
+    "tensorrt": _Adapter(
+        _TENSORRT,
+        "tensorrt",
+        "JetPack brings TensorRT for the system's Python: `python3 -m venv --system-site-packages` lets it in.",
+    ),
 }
 
 
@@ -39,6 +58,11 @@ class Opened:
     skipped: tuple[Skipped, ...] = ()
 
 
+def installed(engine: str) -> bool:
+    """Whether the library of an engine is here; False for an engine that this runtime does not know."""
+    return engine in _ADAPTERS and find_spec(_ADAPTERS[engine].library) is not None
+
+
 def open_engine(bundle: Bundle, variant: Variant) -> Engine:
     """Opens one variant. Raises EngineError when its library is absent or refuses the model or its settings."""
     if variant.engine not in _ADAPTERS:
@@ -46,13 +70,11 @@ def open_engine(bundle: Bundle, variant: Variant) -> Engine:
             f"This edgekit-runtime has no engine named {variant.engine!r} (it has {', '.join(_ADAPTERS)}).",
             hint="Update edgekit-runtime, or build the bundle for one of these engines.",
         )
-    module, library, extra = _ADAPTERS[variant.engine]
-    if find_spec(library) is None:
-        raise EngineError(
-            f"The {variant.engine} engine is not installed.", hint=f"pip install 'edgekit-runtime[{extra}]'"
-        )
+    adapter = _ADAPTERS[variant.engine]
+    if not installed(variant.engine):
+        raise EngineError(f"The {variant.engine} engine is not installed.", hint=adapter.hint)
     switch_off()  # before the import of OpenVINO, which reports itself otherwise
-    engine: Engine = import_module(module).open_variant(bundle, variant)
+    engine: Engine = import_module(adapter.module).open_variant(bundle, variant)
     return engine
 
 

@@ -7,18 +7,21 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.errors import EdgekitError, SourceError
 from edgekit_runtime.handoff import Handoff
+from edgekit_runtime.names import TextEnum
+
+if TYPE_CHECKING:
+    from typing import Self  # from Python 3.11 on; JetPack 6 has 3.10
 
 
-class SourceState(StrEnum):
+class SourceState(TextEnum):
     """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames."""
 
     RUNNING = "running"
