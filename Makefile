@@ -24,6 +24,7 @@ lint: $(INSTALLED)  ## style, types and the import rule of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 runtime/edgekit_runtime  # JetPack 6 has that
 	$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED)

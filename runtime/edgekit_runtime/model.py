@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +18,6 @@ from edgekit_runtime.errors import UsageError
 from edgekit_runtime.manifest import Manifest, TensorSpec, Variant
 from edgekit_runtime.modality import Kind
 from edgekit_runtime.sources.base import Frame
-
-if TYPE_CHECKING:
-    from typing import Self  # from Python 3.11 on; JetPack 6 has 3.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +105,7 @@ class Model:
     def close(self) -> None:
         self._engine.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Model:
         return self
 
     def __exit__(

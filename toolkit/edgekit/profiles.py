@@ -29,7 +29,7 @@ _Target = Annotated[Target, BeforeValidator(target_of), PlainSerializer(str)]
 
 class Machine(BaseModel):
     """What a profile is made for, empty where it does not matter: systems (Linux, Darwin, Windows), architectures as
-    Python calls them (x86_64, AMD64, aarch64, arm64), and a part of the board's name.
+    Python calls them (x86_64, AMD64, aarch64, arm64), and a part of the board's name, or several: `A or B`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +40,7 @@ class Machine(BaseModel):
 
     def mismatch(self) -> str:
         """Why this machine is another one; empty when it is not."""
-        if self.board and self.board not in board_name():
+        if not any(part in board_name() for part in self.board.split(" or ")):
             return f"this machine is no {self.board}"
         for here, wanted in ((platform.system(), self.systems), (platform.machine(), self.architectures)):
             if wanted and here not in wanted:

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,6 @@ import numpy.typing as npt
 from edgekit_runtime.errors import EdgekitError, SourceError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.names import TextEnum
-
-if TYPE_CHECKING:
-    from typing import Self  # from Python 3.11 on; JetPack 6 has 3.10
 
 
 class SourceState(TextEnum):
@@ -90,7 +86,7 @@ class Source(ABC):
             elif self.state is SourceState.ENDED:
                 return
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Source:
         return self
 
     def __exit__(

@@ -32,8 +32,12 @@ from edgekit_runtime.sources.ring import SharedMemory
 
 _OPEN_TIMEOUT_S = 20.0
 _PACKAGES = str(Path(__file__).resolve().parents[2])
-# The package may be importable only through this process's path; it is appended, so that it shadows nothing.
-_CHILD = "import sys; sys.path.append(sys.argv[1]); from edgekit_runtime.sources.decode import main; main()"
+# Nothing is imported from the working directory (what `-P` does from Python 3.11 on). The package may be importable
+# only through this process's path; it is appended, so that it shadows nothing.
+_CHILD = (
+    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv[1]]; "
+    "from edgekit_runtime.sources.decode import main; main()"
+)
 
 
 class DecodedFile(ThreadedSource):
@@ -49,7 +53,7 @@ class DecodedFile(ThreadedSource):
         debug = bool(os.environ.get("EDGEKIT_DEBUG"))
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-c", _CHILD, _PACKAGES],
+                [sys.executable, "-c", _CHILD, _PACKAGES],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if debug else subprocess.DEVNULL,
