@@ -68,27 +68,26 @@ def prepare(path: str | Path, *, key: Path | None = None, watch: Watch = lambda 
 
 def prepare_variant(bundle: Bundle, variant: Variant, gpu: Gpu, watch: Watch = lambda phase, seconds: None) -> Prepared:
     """Builds the engine of one variant for a GPU, unless one that fits is there. Raises EngineError."""
+    from edgekit_runtime.engines.tensorrt import prepared as kept
     from edgekit_runtime.engines.tensorrt.engine import shipped_misfit
     from edgekit_runtime.engines.tensorrt.library import load_library
-    from edgekit_runtime.engines.tensorrt.prepared import Key, read_blob, read_prepared, store_prepared, write_blob
 
     library = load_library(variant.engine)
     if "engine" in variant.config and not shipped_misfit(variant, library, gpu):
         return Prepared(variant, str(gpu), "", 0.0, True)
-    key = Key.of(bundle, variant, library, gpu)
+    key = kept.Key.of(bundle, variant, library, gpu)
     try:
-        read_prepared(key)
+        kept.read_prepared(key)
     except EngineError:
         pass
     else:
         return Prepared(variant, str(gpu), str(key.path(".engine")), 0.0, True)
     started = time.monotonic()
-    # What was learnt about this GPU serves every network that is built for it.
-    timings = Key("timings", "", "", key.gpu, key.tensorrt).path(".timings")
-    plan = _build(bundle, variant, library, gpu, read_blob(timings), watch)
+    timings = kept.timings_path(library, gpu)
+    plan = _build(bundle, variant, library, gpu, kept.read_blob(timings), watch)
     if plan.timings:
-        write_blob(timings, plan.timings)
-    path = store_prepared(key, plan.engine)
+        kept.write_blob(timings, plan.timings)
+    path = kept.store_prepared(key, plan.engine)
     return Prepared(variant, str(gpu), str(path), time.monotonic() - started, False)
 
 

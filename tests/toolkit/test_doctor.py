@@ -63,3 +63,53 @@ def test_what_a_profile_needs_is_looked_for(edgekit: Callable[..., Any], tmp_pat
     assert found["a lens"]["detail"] == "asked for by the profile, and not found"
     if not found["openvino NPU"]["ok"]:
         assert "linux-npu-driver" in found["openvino NPU"]["hint"]
+
+
+def test_tensorrt_that_the_environment_does_not_see_is_found_and_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JetPack installs it: for the system's Python."""
+    monkeypatch.setattr(doctor, "_SYSTEM_PYTHONS", tmp_path)
+    assert list(doctor._tensorrt_outside()) == []
+    (tmp_path / "python3.10" / "dist-packages" / "tensorrt").mkdir(parents=True)
+    (finding,) = doctor._tensorrt_outside()
+    assert not finding.ok
+    assert finding.detail.startswith("outside of this environment, for python3.10")
+    assert "python3.10 -m venv --system-site-packages" in finding.hint
+
+
+def test_a_gpu_without_a_driver_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekit_runtime.engines.tensorrt import cuda
+
+    monkeypatch.setattr(cuda, "DRIVER", "libcuda-that-is-not-there.so")
+    monkeypatch.setattr(doctor, "_PCI", tmp_path)
+    assert "nvidia gpu" not in {check.name for check in doctor._nvidia()}
+    card = tmp_path / "0000:01:00.0"
+    card.mkdir()
+    (card / "vendor").write_text("0x10de\n")
+    (card / "class").write_text("0x030000\n")
+    finding = next(check for check in doctor._nvidia() if check.name == "nvidia gpu")
+    assert not finding.ok
+    assert "there is one, but there is no NVIDIA driver here" in finding.detail
+    assert "nvidia-smi" in finding.hint
+
+
+def test_tensorrt_for_rtx_is_found_with_its_version() -> None:
+    from edgekit_runtime.engines import installed
+
+    if not installed("tensorrt-rtx"):
+        pytest.skip("TensorRT for RTX is not installed: pip install edgekit[rtx]")
+    import tensorrt_rtx_bindings
+
+    finding = next(check for check in doctor._nvidia() if check.name == "tensorrt-rtx")
+    assert (finding.ok, finding.detail) == (True, tensorrt_rtx_bindings.__version__)
+
+
+def test_what_a_profile_for_nvidia_needs_is_looked_for(edgekit: Callable[..., Any]) -> None:
+    found = {
+        check["name"]: check for check in json.loads(edgekit("doctor", "-p", "jetson-xavier", "--json").out)["checks"]
+    }
+    if not found["tensorrt"]["ok"]:
+        assert "--system-site-packages" in found["tensorrt"]["hint"]
+    if not found["nvidia gpu"]["ok"]:
+        assert "JetPack" in found["nvidia gpu"]["hint"]

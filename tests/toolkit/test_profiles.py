@@ -132,6 +132,10 @@ def test_figures_of_another_machine_are_not_those_of_a_profile(monkeypatch: pyte
         ("Linux", "aarch64", "Raspberry Pi 5 Model B Rev 1.0", {"onnxruntime"}, "raspberry-pi-5"),
         ("Linux", "aarch64", "", {"onnxruntime"}, "generic-cpu"),
         ("Darwin", "arm64", "", {"onnxruntime", "onnxruntime CoreML"}, "apple-silicon"),
+        ("Linux", "x86_64", "", {"openvino", "openvino GPU", "onnxruntime", "tensorrt-rtx"}, "nvidia-rtx"),
+        ("Linux", "aarch64", "NVIDIA Jetson Orin Nano Developer Kit", {"onnxruntime", "tensorrt"}, "jetson-orin-nano"),
+        ("Linux", "aarch64", "NVIDIA Jetson AGX Orin Developer Kit", {"onnxruntime", "tensorrt"}, "jetson-agx-orin"),
+        ("Linux", "aarch64", "Jetson-AGX", {"onnxruntime", "tensorrt"}, "jetson-xavier"),
     ],
 )
 def test_the_profile_that_is_proposed_fits_the_machine(

@@ -238,6 +238,22 @@ def test_tensorrt_refuses_bytes_in_the_middle_of_a_graph(exporter: Exporter) -> 
         parsed(exporter.onnx(), exporter)
 
 
+@needs_rtx
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_are_taken_too(rtx_profile: Profile, frames: list[np.ndarray], tmp_path: Path) -> None:
+    """Attention, layer normalisation, GELU and all, in half precision."""
+    pytest.importorskip("transformers")
+    from tiny import tiny_segformer
+
+    from edgekit.offshelf import of_checkpoint
+
+    exporter = Exporter(of_checkpoint(str(tiny_segformer(tmp_path / "segformer")), (96, 160), (96, 160)), rtx_profile)
+    form = tensorrt_form(exporter, RTX, "fp16", [])
+    assert form.files[str(form.config["engine"])]
+    found = answers(onnx.load_model_from_string(form.files[form.model]), frames[0])
+    assert np.mean(found["labels"][0] == exporter.reference(frames[0])["labels"]) > 0.97
+
+
 def test_quantised_pairs_are_signed_and_keep_their_range(exporter: Exporter, frames: list[np.ndarray]) -> None:
     model = exporter.for_gpus.onnx()
     graphs.bytes_at_the_ends(model)

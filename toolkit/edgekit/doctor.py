@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.machine import INT8_FEATURES, cores, cpu_features, cpu_name
+from edgekit_runtime.errors import EngineError
 from edgekit_runtime.telemetry import switch_off
 
 ENOUGH_MB = 2000
@@ -35,7 +38,14 @@ _BRINGS = {
     "openvino GPU": "Intel graphics need the compute runtime: apt install intel-opencl-icd, and the group render.",
     "openvino NPU": "Intel's NPU needs the driver linux-npu-driver, and the group render.",
     "onnxruntime": "pip install onnxruntime",
+    "nvidia gpu": "`nvidia-smi` must show one: install NVIDIA's driver. On Jetson it comes with JetPack.",
+    "tensorrt-rtx": "pip install 'edgekit[rtx]'",
+    "tensorrt": "JetPack brings it (sudo apt install python3-libnvinfer) for the system's Python: make the environment "
+    "with `python3 -m venv --system-site-packages`.",
 }
+# Where Debian's packages for Python lie, JetPack's among them; and what is on the PCI bus.
+_SYSTEM_PYTHONS, _PCI = Path("/usr/lib"), Path("/sys/bus/pci/devices")
+_NVIDIA, _DISPLAY = "0x10de", "0x03"
 
 
 def examine(required: Sequence[str] = ()) -> list[Check]:
@@ -44,7 +54,18 @@ def examine(required: Sequence[str] = ()) -> list[Check]:
     So is each of the `required` that was not found, by the name of its check.
     """
     checks: list[Check] = []
-    for look in (_python, _cpu, _openvino, _onnxruntime, _opencv_wheels, _opencv_build, _cameras, _disk, _bundle):
+    for look in (
+        _python,
+        _cpu,
+        _openvino,
+        _onnxruntime,
+        _nvidia,
+        _opencv_wheels,
+        _opencv_build,
+        _cameras,
+        _disk,
+        _bundle,
+    ):
         checks.extend(_guarded(look))
     found = {check.name: check for check in checks}
     for name in required:
@@ -110,6 +131,54 @@ def _onnxruntime() -> Iterator[Check]:
     yield Check("onnxruntime", True, f"{onnxruntime.__version__}: {', '.join(providers)}")
 
 
+def _nvidia() -> Iterator[Check]:
+    """Nothing where there is neither such a GPU nor its libraries."""
+    from edgekit_runtime.engines import installed
+    from edgekit_runtime.engines.tensorrt.cuda import find_gpu
+    from edgekit_runtime.engines.tensorrt.library import CLASSIC, RTX, load_library
+
+    gpu = True
+    try:
+        yield Check("nvidia gpu", True, str(find_gpu()))
+    except EngineError as error:
+        gpu = _on_the_bus()
+        if gpu:
+            yield Check("nvidia gpu", False, f"there is one, but {error.args[0]}", _BRINGS["nvidia gpu"])
+    for engine in (RTX, CLASSIC):
+        if installed(engine):
+            try:
+                yield Check(engine, True, load_library(engine).version)
+            except EngineError as error:
+                yield Check(engine, False, str(error.args[0]), error.hint)
+    if not installed(CLASSIC):
+        yield from _tensorrt_outside()
+    if gpu and not installed(RTX) and platform.machine() in ("x86_64", "AMD64"):
+        yield Check(RTX, True, _NOT_INSTALLED, f"{_BRINGS[RTX]}, for the profile nvidia-rtx")
+
+
+def _on_the_bus() -> bool:
+    """Whether the system sees a display controller of NVIDIA's, with or without a driver."""
+    for device in _PCI.glob("*"):
+        with suppress(OSError):
+            vendor, kind = ((device / name).read_text(encoding="ascii").strip() for name in ("vendor", "class"))
+            if vendor == _NVIDIA and kind.startswith(_DISPLAY):
+                return True
+    return False
+
+
+def _tensorrt_outside() -> Iterator[Check]:
+    """TensorRT as JetPack installs it, which an ordinary virtual environment does not see."""
+    for found in sorted(_SYSTEM_PYTHONS.glob("python3*/dist-packages/tensorrt")):
+        python = found.parents[1].name
+        yield Check(
+            "tensorrt",
+            False,
+            f"outside of this environment, for {python} ({found.parent})",
+            f"Make the environment again: {python} -m venv --system-site-packages .venv",
+        )
+        return
+
+
 def _opencv_wheels() -> Iterator[Check]:
     found = [name for name in _OPENCV if _installed(name)]
     if len(found) > 1:
@@ -141,6 +210,9 @@ def _opencv_build() -> Iterator[Check]:
         "yes" if video else "no",
         "" if video else "Video files cannot be read or written: install OpenCV from PyPI.",
     )
+    # Nothing here needs it: cameras are read through the system, streams through FFmpeg.
+    gstreamer = _build_entry(cv2.getBuildInformation(), "GStreamer").startswith("YES")
+    yield Check("opencv gstreamer", True, "yes" if gstreamer else "no")
 
 
 def _cameras() -> Iterator[Check]:

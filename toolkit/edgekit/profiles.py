@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from edgekit.machine import board_name
-from edgekit.targets import CPU, Hint, Precision, Target, absent, target_of
+from edgekit.targets import CPU, TENSORRT, Hint, Precision, Target, absent, target_of
 from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import ProfileError
 from edgekit_runtime.files import read_text
@@ -107,15 +107,20 @@ def detect() -> tuple[Profile, list[Profile]]:
     """The profile that fits this machine best, and all that it can run.
 
     Of those that can, the one that says most about its machine; then one for a device beside the CPU; then the order
-    of their engines: OpenVINO is faster than ONNX Runtime wherever both are.
+    of their engines: NVIDIA's GPUs are faster than what a processor has within, and OpenVINO than ONNX Runtime.
     """
     able = [profile for profile in map(load_profile, profile_names()) if not profile.missing()]
     if not able:
         raise ProfileError("No profile can be run here.", hint="`edgekit doctor` says what is missing.")
 
-    def fit(profile: Profile) -> tuple[int, bool, bool]:
+    def fit(profile: Profile) -> tuple[int, bool, bool, bool]:
         target = profile.target
-        return profile.machine.conditions, target.device != CPU, target.engine == "openvino"
+        return (
+            profile.machine.conditions,
+            target.device != CPU,
+            target.engine in TENSORRT,
+            target.engine == "openvino",
+        )
 
     return max(able, key=fit), able
 

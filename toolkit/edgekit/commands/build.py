@@ -293,7 +293,7 @@ def _list_profiles(found: list[Profile]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
     for title in ("profile", "runs here", "target", "input", "precisions"):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, no_wrap=title != "precisions")
     for profile in found:
         table.add_row(
             profile.name,

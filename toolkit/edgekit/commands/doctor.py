@@ -31,8 +31,8 @@ def doctor(
         for check in checks:
             mark = "[green]ok  [/green]" if check.ok else "[red]look[/red]"
             console.print(mark, end=" ")
-            console.print(f"{check.name:14} {check.detail}", markup=False)
+            console.print(f"{check.name:16} {check.detail}", markup=False)
             if check.hint:
-                console.print(f"{'':20}{check.hint}", markup=False)
+                console.print(f"{'':22}{check.hint}", markup=False)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

@@ -54,17 +54,24 @@ def build_plan(
     if capabilities:
         _aim(library, config, capabilities)
     # Timings are of classic TensorRT; that for RTX times nothing, and calls of its timing cache are deprecated.
-    cached = library.engine != RTX
-    if cached:
-        config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False)
+    times = library.engine != RTX
+    if times:
+        _recall(config, timings)
     if hasattr(trt, "IProgressMonitor"):  # from 8.6 on
         monitor = _monitor(trt, report)
         config.progress_monitor = monitor
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise EngineError(f"{library.name} cannot build the engine: {library.reason()}")
-    learnt = bytes(config.get_timing_cache().serialize()) if cached else b""
-    return Plan(bytes(engine), learnt)
+    learnt = config.get_timing_cache() if times else None
+    return Plan(bytes(engine), bytes(learnt.serialize()) if learnt is not None else b"")
+
+
+def _recall(config: Any, timings: bytes) -> None:
+    """What was learnt before, where it is of this GPU and version; else nothing, to be learnt."""
+    cache = config.create_timing_cache(timings)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
 def _network_flags(library: Library) -> int:

@@ -94,6 +94,12 @@ def store_prepared(key: Key, engine: bytes) -> Path:
     return path
 
 
+def timings_path(library: Library, gpu: Gpu) -> Path | None:
+    """Where it lies what a builder has learnt about a GPU: it serves every network; None without a cache folder."""
+    folder = cache_folder("tensorrt")
+    return folder / f"{_plain(str(gpu))}-{_plain(library.name)}.timings" if folder else None
+
+
 def read_blob(path: Path | None) -> bytes:
     """Something that only saves time: empty where it is not there."""
     if path is not None:

@@ -237,6 +237,79 @@ def test_precision_is_of_the_graph_where_there_are_no_flags_for_it():
     assert not Library("tensorrt", classic, None).strongly_typed
 
 
+class _Classic:
+    """A stand-in for JetPack's TensorRT, with its flags and its timing cache: notes what it is asked for."""
+
+    __version__ = "8.5.2.2"
+    BuilderFlag = SimpleNamespace(FP16="FP16", INT8="INT8")
+    NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
+
+    def __init__(self) -> None:
+        self.flags: list[str] = []
+        self.recalled: list[bytes] = []
+        self.network_flags = -1
+
+    def Builder(self, logger: object) -> SimpleNamespace:  # noqa: N802
+        def serialized(network: object, config: object) -> bytes:
+            return b"an engine"
+
+        return SimpleNamespace(
+            create_network=self._network, create_builder_config=lambda: self, build_serialized_network=serialized
+        )
+
+    def OnnxParser(self, network: object, logger: object) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(parse=lambda onnx: True)
+
+    def _network(self, flags: int) -> SimpleNamespace:
+        self.network_flags = flags
+        uint8 = SimpleNamespace(name="UINT8")
+        image = SimpleNamespace(name="image", shape=(1, 64, 96, 3), dtype=uint8)
+        labels = SimpleNamespace(name="labels", shape=(1, 16, 24), dtype=uint8)
+        return SimpleNamespace(
+            num_inputs=1, num_outputs=1, get_input=lambda number: image, get_output=lambda number: labels
+        )
+
+    def set_flag(self, flag: str) -> None:
+        self.flags.append(flag)
+
+    def create_timing_cache(self, timings: bytes) -> SimpleNamespace:
+        return SimpleNamespace(timings=timings)
+
+    def set_timing_cache(self, cache: SimpleNamespace, ignore_mismatch: bool) -> bool:
+        self.recalled.append(cache.timings)
+        return cache.timings != b"of another GPU"
+
+    def get_timing_cache(self) -> SimpleNamespace:
+        return SimpleNamespace(serialize=lambda: b"learnt")
+
+
+@pytest.mark.parametrize(("precision", "flags"), [("int8", ["FP16", "INT8"]), ("fp16", ["FP16"]), ("fp32", [])])
+def test_jetpacks_tensorrt_is_allowed_what_the_precision_says(rtx_bundle: Path, precision: str, flags: list[str]):
+    manifest, classic = open_bundle(rtx_bundle).manifest, _Classic()
+    library = Library("tensorrt", classic, None)
+    plan = build_plan(library, b"onnx", precision, (manifest.input, *manifest.outputs))
+    assert (plan.engine, plan.timings) == (b"an engine", b"learnt")
+    assert (classic.flags, classic.network_flags) == (flags, 1)
+
+
+def test_timings_are_kept_for_the_next_build_and_those_of_another_gpu_are_dropped(
+    rtx_bundle: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bundle, classic = open_bundle(rtx_bundle), _Classic()
+    library = Library("tensorrt", classic, None)
+    monkeypatch.setattr("edgekit_runtime.engines.tensorrt.library.load_library", lambda engine: library)
+    orin = Gpu("Orin", (8, 7))
+    variant = dataclasses.replace(VARIANT, engine="tensorrt")
+    assert Path(prepare_variant(bundle, variant, orin).path).read_bytes() == b"an engine"
+    half = dataclasses.replace(variant, precision="fp16")
+    prepare_variant(bundle, half, orin)
+    assert classic.recalled == [b"", b"learnt"]
+    (kept,) = cache.glob("*.timings")
+    kept.write_bytes(b"of another GPU")
+    prepare_variant(bundle, dataclasses.replace(variant, precision="int8"), orin)
+    assert classic.recalled[2:] == [b"of another GPU", b""]
+
+
 # What runs an engine, against stand-ins.
 
 
