@@ -55,11 +55,14 @@ def test_unknown_name_is_an_attribute_error():
         edgekit_runtime.nothing  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["edgekit_runtime", "edgekit_runtime.app", "edgekit_runtime.cli"])
+@pytest.mark.parametrize(
+    "module", ["edgekit_runtime", "edgekit_runtime.app", "edgekit_runtime.cli", "edgekit_runtime.prepare"]
+)
 def test_import_brings_no_engine_and_no_torch(module: str):
     code = (
         f"import sys, {module}\n"
-        "heavy = {'torch', 'openvino', 'onnxruntime', 'onnx', 'av', 'zarr', 'typer', 'rich', 'pydantic', 'nncf'}\n"
+        "heavy = {'torch', 'openvino', 'onnxruntime', 'onnx', 'av', 'zarr', 'typer', 'rich', 'pydantic', 'nncf',\n"
+        "    'tensorrt', 'tensorrt_rtx_bindings'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)

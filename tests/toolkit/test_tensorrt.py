@@ -20,7 +20,6 @@ from onnx import TensorProto, numpy_helper
 
 from edgekit import tensorrt_graph as graphs
 from edgekit.build import Built, build_student
-from edgekit.candidates import Form
 from edgekit.deployable import of_student
 from edgekit.export import CentredInput, DeployGraph, Exporter, network_rgb
 from edgekit.profiles import Profile, load_profile
@@ -40,7 +39,7 @@ from edgekit_student.student import Student, load_student
 
 needs_rtx = pytest.mark.skipif(not installed(RTX), reason="TensorRT for RTX is not installed: pip install edgekit[rtx]")
 
-SMALL = 'input_size = "160x96"\ncalibration_frames = 12\njudged_frames = 8\nfallbacks = ["onnxruntime"]\n'
+SMALL = 'input_size = "160x96"\ncalibration_frames = 8\njudged_frames = 8\nfallbacks = ["onnxruntime"]\n'
 LABELS = Modality("labels", Kind.LABELS, taxonomy=DRONESCAPES)
 DEPTH = Modality("depth", Kind.DEPTH, dtype="float32", unit="m")
 
@@ -346,15 +345,10 @@ def test_gpus_to_build_for_are_of_the_profile(student_folder: Path, rtx_profile:
         profile_of("nvidia-rtx", tmp_path, 'compute_capabilities = ["sm86"]\n')
 
 
-@needs_rtx
-def test_equal_inputs_give_equal_graphs(exporter: Exporter, frames: list[np.ndarray]) -> None:
-    def graph(form: Form) -> bytes:
-        return form.files[form.model]
-
+def test_equal_inputs_give_equal_graphs(exporter: Exporter) -> None:
+    """The engine is TensorRT's affair; what it is built from is the same every time."""
     again = Exporter(exporter.source, exporter.profile)
-    assert graph(tensorrt_form(exporter, "tensorrt", "int8", frames)) == graph(
-        tensorrt_form(again, "tensorrt", "int8", frames)
-    )
+    assert tensorrt_form(exporter, "tensorrt", "fp16", []).files == tensorrt_form(again, "tensorrt", "fp16", []).files
 
 
 def test_without_tensorrt_the_build_says_what_to_install(
@@ -382,7 +376,7 @@ def test_a_bundle_for_jetson_carries_the_graph_and_no_engine(
     edgekit: Callable[..., Any], student_folder: Path, data: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "jetson.toml"
-    own.write_text(f'inherits = "jetson-orin-nano"\n{SMALL}')
+    own.write_text(f'inherits = "jetson-orin-nano"\n{SMALL}precisions = ["int8", "fp32"]\n')
     answer = edgekit("build", "-p", own, "--student", student_folder, "--data", data, "-o", tmp_path / "out")
     assert answer.status == 0, answer.err
     assert "edgekit-run prepare" in " ".join(answer.err.split())
