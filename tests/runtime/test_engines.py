@@ -57,7 +57,7 @@ def test_no_engine_at_all_names_the_extra_to_install(bundle: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"engine": "tensorrt"}, "no engine named 'tensorrt'"),
+        ({"engine": "tflite"}, "no engine named 'tflite'"),
         ({"device": "NPU"}, "cannot open it on NPU"),
         ({"config": {"CACHE_DIR": "/etc"}}, "CACHE_DIR, which a bundle may not"),
         ({"config": {"INFERENCE_NUM_THREADS": "many"}}, "cannot open it on CPU"),
