@@ -11,7 +11,7 @@ import ipaddress
 import socket
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from edgekit_runtime.errors import SinkError
@@ -114,7 +114,7 @@ def _still_good(path: Path, names: list[str]) -> bool:
     except (FileNotFoundError, ValueError, x509.ExtensionNotFound):
         return False
     known = {*said.get_values_for_type(x509.DNSName), *map(str, said.get_values_for_type(x509.IPAddress))}
-    return known >= set(names) and certificate.not_valid_after_utc > datetime.now(UTC) + timedelta(days=_RENEW_DAYS)
+    return known >= set(names) and certificate.not_valid_after_utc > _now() + timedelta(days=_RENEW_DAYS)
 
 
 def _make(certificate: Certificate, names: list[str]) -> None:
@@ -126,7 +126,7 @@ def _make(certificate: Certificate, names: list[str]) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "edgekit")])
     entries = [x509.IPAddress(ipaddress.ip_address(n)) if _is_address(n) else x509.DNSName(n) for n in names]
-    now = datetime.now(UTC)
+    now = _now()
     signed = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -153,3 +153,7 @@ def _make(certificate: Certificate, names: list[str]) -> None:
 def _first_certificate(text: str) -> str:
     end = "-----END CERTIFICATE-----"
     return text[text.index("-----BEGIN CERTIFICATE-----") : text.index(end) + len(end)]
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgekit_runtime.bundle import Bundle
-
 from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.engines.tensorrt.cuda import Gpu
 from edgekit_runtime.engines.tensorrt.library import Library
@@ -96,7 +95,7 @@ def store_prepared(key: Key, engine: bytes) -> Path:
 
 def timings_path(library: Library, gpu: Gpu) -> Path | None:
     """Where it lies what a builder has learnt about a GPU: it serves every network; None without a cache folder."""
-    folder = cache_folder("tensorrt")
+    folder = cache_directory("tensorrt")
     return folder / f"{_plain(str(gpu))}-{_plain(library.name)}.timings" if folder else None
 
 
