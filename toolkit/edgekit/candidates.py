@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle import file_entries, write_folder
-from edgekit.export import Arrays, Exporter
+from edgekit.export import Arrays
+from edgekit.exportable import Exportable
 from edgekit.material import Judged, Material
 from edgekit.profiles import Profile
 from edgekit.quantise import Frames, quantise, quantise_partly
@@ -93,9 +94,10 @@ class Measured:
     """What was found out about a candidate on this machine.
 
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
-    the baseline. `baseline` compares it with the baseline on the judged frames, `pytorch` with PyTorch on the golden
-    ones. `doubts` say in words what speaks against what the network has learnt. Where this machine has no such
-    device, latencies are None, and the rest was found out on another (`Candidate.stand_in`).
+    the baseline. `baseline` compares it with the baseline on the judged frames, `original` with the network as it came
+    (in PyTorch, or an ONNX file in ONNX Runtime) on the golden ones. `doubts` say in words what speaks against what the
+    network has learnt. Where this machine has no such device, latencies are None, and the rest was found out on another
+    (`Candidate.stand_in`).
     """
 
     candidate: Candidate
@@ -104,12 +106,12 @@ class Measured:
     miou: float | None
     drop: float | None
     baseline: Fidelity
-    pytorch: Fidelity
+    original: Fidelity
     doubts: tuple[str, ...] = ()
 
 
 def make_form(
-    exporter: Exporter, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
+    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
 ) -> Form:
     """Exports (and quantises) one form. Mixed precision begins with the `int8` form of the same engine, made anew where
     it is not given. Raises BuildError, also where mixed precision is not needed.
@@ -130,7 +132,7 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
     return Candidate(target, variant(target), form.files, profile.missing(target), stand_in)
 
 
-def _openvino_form(exporter: Exporter, precision: Precision, material: Material, int8: Form | None) -> Form:
+def _openvino_form(exporter: Exportable, precision: Precision, material: Material, int8: Form | None) -> Form:
     import openvino
 
     model = exporter.openvino()
@@ -153,16 +155,17 @@ def _openvino_form(exporter: Exporter, precision: Precision, material: Material,
     return Form(f"{stem}.xml", files)
 
 
-def _allowance(exporter: Exporter, fp32: Any, material: Material) -> Callable[[Any], float]:
+def _allowance(exporter: Exportable, fp32: Any, material: Material) -> Callable[[Any], float]:
     """How much of what the profile allows a compiled form has lost: 0 for float32, 1 at the limit."""
     import openvino
 
     profile, taxonomy = exporter.profile, exporter.taxonomy
     images = [frame.image for frame in material.judged]
+    names = [output.name for output in exporter.outputs]
 
     def said(compiled: Any) -> list[Arrays]:
         results = (compiled(image[None]) for image in images)
-        return [{name: np.array(result[name][0]) for name in exporter.graph.outputs} for result in results]
+        return [{name: np.array(result[name][0]) for name in names} for result in results]
 
     baseline = said(openvino.compile_model(fp32, CPU, {"INFERENCE_PRECISION_HINT": "f32"}))
     targets = targets_of(material.judged, class_maps(baseline)) if taxonomy else []
@@ -191,7 +194,7 @@ def _name_plainly(model: Any) -> None:
         del model.get_rt_info()[section]
 
 
-def _onnx_form(exporter: Exporter, precision: Precision, calibration: Frames) -> Form:
+def _onnx_form(exporter: Exportable, precision: Precision, calibration: Frames) -> Form:
     model = exporter.onnx()
     if precision == "int8":
         model = quantise(model, calibration)
@@ -200,7 +203,7 @@ def _onnx_form(exporter: Exporter, precision: Precision, calibration: Frames) ->
 
 
 @contextmanager
-def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
+def opened(exporter: Exportable, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
     """Every candidate, or what stands in for it here, opened by the runtime's own engines from a trial bundle; and why
     others could not be.
 

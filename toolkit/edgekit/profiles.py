@@ -7,7 +7,6 @@ come with edgekit; a path to a `.toml` file is a profile of one's own.
 from __future__ import annotations
 
 import platform
-import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from edgekit.machine import board_name
 from edgekit.targets import CPU, Hint, Precision, Target, absent, target_of
-from edgekit_experts.validation import first_fault, size_of
+from edgekit_experts.validation import first_fault, line_of, size_of
 from edgekit_runtime.errors import ProfileError
 from edgekit_runtime.files import read_text
 
@@ -137,12 +136,9 @@ class _Layer:
     text: str
     table: dict[str, Any]
 
-    def line(self, key: str) -> int | None:
-        """The line, counted from 1, where a key is set."""
-        for number, line in enumerate(self.text.splitlines(), start=1):
-            if re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line) or line.strip() == f"[{key}]":
-                return number
-        return None
+    def line(self, *keys: str) -> int | None:
+        """The line, counted from 1, of the innermost of the keys that is set."""
+        return line_of(self.text, *keys)
 
 
 def _inherit(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[_Layer, ...]]:
@@ -204,7 +200,7 @@ def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError
     fault = error.errors(include_url=False)[0]
     key, *inside = (str(part) for part in fault["loc"])
     layer = next((layer for layer in layers if key in layer.table), layers[0])
-    line = next((line for name in (*reversed(inside), key) if (line := layer.line(name))), None)
+    line = layer.line(key, *inside)
     where = f"{layer.path}, line {line}" if line else str(layer.path)
     if fault["type"] == "extra_forbidden":
         fields = Machine.model_fields if inside else Profile.model_fields

@@ -54,6 +54,7 @@ def render(bundle: Path, manifest: Manifest, skipped: Sequence[Skipped], trial: 
     layers = _layers(bundle, chosen, trial)
     return template.render(
         manifest=manifest,
+        original=trial.original,
         size=bundle.stat().st_size,
         rows=manifest.candidates,
         skipped=skipped,
@@ -92,7 +93,7 @@ def _classes(manifest: Manifest, trial: Trial, chosen: Measured) -> list[dict[st
 
 
 def _pictures(manifest: Manifest, trial: Trial, chosen: Measured) -> list[list[dict[str, str]]]:
-    """For some golden frames and each output: the frame, what PyTorch says, what ships, and where they differ."""
+    """For some golden frames and each output: the frame, what the original says, what ships, and where they differ."""
     from edgekit_experts.status_page import jpeg_uri
 
     answers = trial.answers[chosen.candidate.key]
@@ -105,7 +106,7 @@ def _pictures(manifest: Manifest, trial: Trial, chosen: Measured) -> list[list[d
             assert output.modality is not None
             both = trial.references[number], answers[number]
             span = None if output.name == LABELS else _span([each[output.name] for each in both])
-            for title, said in zip(("PyTorch", "bundle"), both, strict=True):
+            for title, said in zip((trial.original, "bundle"), both, strict=True):
                 picture = colourise(output.modality, said[output.name], span)
                 picture = np.asarray(cv2.resize(picture, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
                 row.append({"title": f"{output.name}, {title}", "uri": jpeg_uri(picture, PICTURE_WIDTH)})

@@ -10,7 +10,8 @@ import numpy as np
 from edgekit import candidates as forms
 from edgekit.candidates import Candidate, Measured, Milliseconds, Skipped
 from edgekit.console import progress
-from edgekit.export import Arrays, Exporter
+from edgekit.export import Arrays
+from edgekit.exportable import Exportable
 from edgekit.material import Image, Material
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.modality import Taxonomy
@@ -23,9 +24,9 @@ GOLDEN_FRAMES = 8
 class Trial:
     """`rows` are what was measured, empty where the baseline does not run; `refused` what no engine would open.
 
-    `golden` are some of the judged frames (uint8 BGR), `references` what PyTorch says of them and `answers` what each
-    candidate does, by its key; `confusion` likewise, on all judged frames, where there are classes. `baseline` is the
-    key of what everything is compared with.
+    `golden` are some of the judged frames (uint8 BGR), `references` what the `original` (PyTorch, or ONNX Runtime) says
+    of them and `answers` what each candidate does, by its key; `confusion` likewise, on all judged frames, where there
+    are classes. `baseline` is the key of what everything is compared with.
     """
 
     rows: tuple[Measured, ...]
@@ -35,10 +36,11 @@ class Trial:
     answers: Mapping[str, Sequence[Arrays]]
     confusion: Mapping[str, Confusion]
     baseline: str
+    original: str
 
 
-def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -> Trial:
-    """Latency, accuracy and agreement with PyTorch of every candidate that can be opened.
+def measure(exporter: Exportable, made: Sequence[Candidate], material: Material) -> Trial:
+    """Latency, accuracy and agreement with the original network of every candidate that can be opened.
 
     Raises BuildError where the labels to judge by are empty.
     """
@@ -63,7 +65,7 @@ def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -
     refused = tuple(Skipped(name, reason) for name, reason in reasons.items())
     base = forms.baseline_key(exporter.profile)
     if base not in said:
-        return Trial((), refused, golden, references, {}, {}, base)
+        return Trial((), refused, golden, references, {}, {}, base, exporter.original)
     tables = _tables(exporter.taxonomy, material, said, said[base])
     best = miou(tables[base]) if exporter.taxonomy else None
     if best is not None and not np.isfinite(best):
@@ -81,9 +83,9 @@ def measure(exporter: Exporter, made: Sequence[Candidate], material: Material) -
                 against = doubts(tables[key], exporter.taxonomy.classes, "the labels", told_apart=material.labelled)
             drop = None if best is None or found is None else best - found
             near = forms.fidelity(said[key], said[base])
-            pytorch = forms.fidelity(answers[key], references)
-            rows.append(Measured(candidate, p50, p95, found, drop, near, pytorch, against))
-    return Trial(tuple(rows), refused, golden, references, answers, tables, base)
+            original = forms.fidelity(answers[key], references)
+            rows.append(Measured(candidate, p50, p95, found, drop, near, original, against))
+    return Trial(tuple(rows), refused, golden, references, answers, tables, base, exporter.original)
 
 
 def _tables(

@@ -37,8 +37,14 @@ def build(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Instead of a student: dpt-large, depth-anything-small, segformer-b0 ..., or a checkpoint of "
-            "transformers, by name or folder.",
+            help="Instead of a student: dpt-large, depth-anything-small, segformer-b0 ..., a checkpoint of "
+            "transformers by name or folder, NET.onnx, or a torch module as FILE.py:NAME.",
+        ),
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What NET.onnx or FILE.py:NAME takes and answers, as TOML; else the one beside it."
         ),
     ] = None,
     size: Annotated[
@@ -61,6 +67,8 @@ def build(
         raise UsageError("--model and --student name two networks.", hint="Give one of them.")
     if size and model is None:
         raise UsageError("--size is of --model.", hint="What a student sees, the profile says: network_size.")
+    if signature and model is None:
+        raise UsageError("--signature is of --model.", hint="A student knows what it takes and answers.")
     target = load_profile(profile)
     # Only now what takes seconds to import: a misspelt profile is answered at once.
     from edgekit.locate import BUILD_FOLDER
@@ -72,7 +80,7 @@ def build(
     if model is None:
         built = _build_student(student, target, folder, data)
     else:
-        built = _build_model(model, size, target, folder, data)
+        built = _build_model(model, signature, size, target, folder, data)
     if json:
         emit(_document(built))
     else:
@@ -93,16 +101,18 @@ def _build_student(student: Path | None, target: Profile, output: Path, data: st
     return build_student(folder, target, output, material, _say)
 
 
-def _build_model(model: str, size: str, target: Profile, output: Path, data: str | None) -> Built:
+def _build_model(
+    model: str, signature: Path | None, size: str, target: Profile, output: Path, data: str | None
+) -> Built:
     from edgekit.build import build as build_bundle
-    from edgekit.offshelf import of_checkpoint
+    from edgekit.model_source import find_model
     from edgekit_experts.video import checked_size
 
     try:
         wanted = checked_size(size) if size else None
     except ValueError:
         raise UsageError(f"{size!r} is not a size.", hint="Write WIDTHxHEIGHT, such as 512x288.") from None
-    return build_bundle(of_checkpoint(model, target.input_size, wanted), target, output, data, _say)
+    return build_bundle(find_model(model, target, wanted, signature), output, data, _say)
 
 
 def _say(text: str) -> None:
@@ -251,7 +261,7 @@ def _show(built: Built) -> None:
     if reasons := list(dict.fromkeys(row["not_measured"] for row in built.candidates if row["not_measured"])):
         console.print(f"Not timed, only verified: {'; '.join(reasons)}.", markup=False)
     if labels:
-        console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
+        console.print("lost: points of mIoU against fp32; agree: pixels with the original network's class.")
     if depth:
         console.print("depth off: mean difference from fp32, as a share of the mean depth.")
     if labels and built.candidates[0]["accuracy_metric"] != "miou":
