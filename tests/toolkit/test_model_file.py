@@ -110,7 +110,10 @@ def write_onnx(path: Path, opset: int = 17, size: tuple[object, object] = FRAME,
         nodes,
         "net",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", "c", "h", "w"]) for name in ("logits", "depth")],
+        [
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", "c", "h", "w"])
+            for name in ("logits", "depth")
+        ],
         [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

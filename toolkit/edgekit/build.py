@@ -122,7 +122,8 @@ def build(
             **_provenance(exporter, material),
             "doubts": _doubts(source, chosen, material),
         },
-        display={"target_fps": profile.target_fps},
+        camera=profile.camera.options,
+        display={"target_fps": profile.target_fps, **profile.display.model_dump()},
     )
     write_zip(path, manifest, files)
     report = write_report(path, manifest, tuple(skipped), trial, chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,15 +28,11 @@ from edgekit_runtime.manifest import Manifest, Variant
 from edgekit_runtime.modality import Taxonomy
 from edgekit_student.metrics import Confusion, confusion, miou
 
-WARM_UP = 8
-BLOCKS, BLOCK = 12, 5
-TIMING_SECONDS = 8.0
 BASELINE: Precision = "fp32"
 # Outputs of the deploy graph.
 LABELS, DEPTH = "labels", "depth"
 
 ClassMap = npt.NDArray[np.uint8]
-Milliseconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,9 @@ class Measured:
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
     the baseline. `baseline` compares it with the baseline on the judged frames, `original` with the network as it came
     (in PyTorch, or an ONNX file in ONNX Runtime) on the golden ones. `doubts` say in words what speaks against what the
-    network has learnt. Where this machine has no such device, latencies are None, and the rest was found out on another
-    (`Candidate.stand_in`).
+    network has learnt. `fps` is with as many frames at once as the engine takes. `ran_on` is the library and the
+    devices, or execution providers, that it really used. Where this machine has no such device, latencies and `fps` are
+    None, and the rest was found out on another (`Candidate.stand_in`).
     """
 
     candidate: Candidate
@@ -108,6 +104,8 @@ class Measured:
     baseline: Fidelity
     original: Fidelity
     doubts: tuple[str, ...] = ()
+    fps: float | None = None
+    ran_on: str = ""
 
 
 def make_form(
@@ -125,7 +123,7 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
     """A form as a target runs it."""
 
     def variant(on: Target) -> Variant:
-        told = settings(on, precision, threads=profile.threads, hint=profile.hint)
+        told = settings(on, precision, threads=profile.threads, hint=profile.hint, spinning=profile.spinning)
         return Variant(on.engine, on.device, precision, form.model, told)
 
     stand_in = variant(target.stand_in) if absent(target) else None
@@ -234,33 +232,6 @@ def opened(exporter: Exportable, candidates: Sequence[Candidate]) -> Iterator[tu
         finally:
             for engine in engines.values():
                 engine.close()
-
-
-def time_engines(
-    engines: Mapping[str, Engine], images: Sequence[npt.NDArray[np.uint8]], advance: Callable[[], None]
-) -> dict[str, Milliseconds]:
-    """Milliseconds of single inferences by engine, after a warm-up.
-
-    Blocks are interleaved (A B C, A B C, …), so that what else the machine does hits all alike. Give the forms for
-    one library at a time: idle threads of ONNX Runtime spin and would slow down whatever is timed after them.
-    """
-    for engine in engines.values():
-        for _ in range(WARM_UP):
-            engine.infer(images[0][None])
-    spent: dict[str, list[float]] = {key: [] for key in engines}
-    deadline = time.monotonic() + TIMING_SECONDS
-    for number in range(BLOCKS):
-        for key, engine in engines.items():
-            for step in range(BLOCK + 1):
-                image = images[(number + step) % len(images)][None]
-                started = time.perf_counter()
-                engine.infer(image)
-                if step:  # the first one finds the caches full of the previous engine's weights
-                    spent[key].append((time.perf_counter() - started) * 1e3)
-        advance()
-        if time.monotonic() > deadline and number >= 2:
-            break
-    return {key: np.asarray(values) for key, values in spent.items()}
 
 
 def answers(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:

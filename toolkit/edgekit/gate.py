@@ -45,7 +45,8 @@ def verdict(row: Measured, profile: Profile) -> str:
 
 
 def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measured | None:
-    """The fastest candidate of a target that passes; only precisions of the profile's ladder count.
+    """The fastest candidate of a target that passes, in latency or throughput as the profile hints; only precisions of
+    its ladder count.
 
     Where this machine cannot time them, the first in the ladder.
     """
@@ -59,7 +60,9 @@ def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measur
 
     def pace(row: Measured) -> float:
         place = [str(precision) for precision in profile.precisions].index(row.candidate.variant.precision)
-        return place if row.p50_ms is None else row.p50_ms
+        if row.p50_ms is None or row.fps is None:
+            return place
+        return 1 / row.fps if profile.hint == "throughput" else row.p50_ms
 
     return min(passed, key=pace, default=None)
 
@@ -100,7 +103,9 @@ def candidate_table(
             "device": row.candidate.variant.device,
             "p50_ms": rounded(row.p50_ms, 3),
             "p95_ms": rounded(row.p95_ms, 3),
+            "fps": rounded(row.fps, 1),
             "not_measured": row.candidate.absent,
+            "ran_on": row.ran_on,
             **_accuracy(row, metric),
             "agreement": rounded(row.original.agreement),
             "depth_error": rounded(row.baseline.depth_error),

@@ -51,6 +51,31 @@ class Machine(BaseModel):
         return sum(map(bool, (self.systems, self.architectures, self.board)))
 
 
+class Camera(BaseModel):
+    """What cameras are asked for on the device; empty leaves the driver's choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Annotated[str, Field(pattern=r"^(\d{2,4}x\d{2,4})?$")] = ""
+    fps: Annotated[float, Field(ge=0, le=1000)] = 0
+    format: Annotated[str, Field(pattern=r"^([A-Za-z0-9]{4})?$")] = ""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As a manifest has them."""
+        told = {"size": self.size, "fps": f"{self.fps:g}" if self.fps else "", "format": self.format}
+        return {key: value for key, value in told.items() if value}
+
+
+class Display(BaseModel):
+    """How results are shown at first: `opacity` of the class colours, `depth` where there is some beside labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    opacity: Annotated[float, Field(ge=0, le=1)] = 0.5
+    depth: bool = False
+
+
 class Profile(BaseModel):
     """A validated profile; see `device_profiles/generic-cpu.toml`.
 
@@ -68,6 +93,7 @@ class Profile(BaseModel):
     network_size: Literal["student", "input"] | Size
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
+    spinning: bool
     hint: Hint
     allowed_drop_points: Annotated[float, Field(ge=0, le=100)]
     allowed_depth_error_percent: Annotated[float, Field(ge=0, le=100)]
@@ -76,6 +102,8 @@ class Profile(BaseModel):
     judged_frames: Annotated[int, Field(ge=1, le=4096)]
     target_fps: Annotated[float, Field(gt=0)]
     machine: Machine = Machine()
+    camera: Camera = Camera()
+    display: Display = Display()
     power: str = ""
     doctor: tuple[str, ...] = ()
 
@@ -203,7 +231,8 @@ def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError
     line = layer.line(key, *inside)
     where = f"{layer.path}, line {line}" if line else str(layer.path)
     if fault["type"] == "extra_forbidden":
-        fields = Machine.model_fields if inside else Profile.model_fields
+        tables: dict[str, type[BaseModel]] = {"machine": Machine, "camera": Camera, "display": Display}
+        fields = (tables[key] if inside else Profile).model_fields
         close = get_close_matches((inside or [key])[-1], fields, n=1)
         known = ", ".join(name for name in fields if name != "name")
         hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {known}."

@@ -55,6 +55,7 @@ def render(bundle: Path, manifest: Manifest, skipped: Sequence[Skipped], trial: 
     return template.render(
         manifest=manifest,
         original=trial.original,
+        throughput=manifest.provenance["profile"]["hint"] == "throughput",
         size=bundle.stat().st_size,
         rows=manifest.candidates,
         skipped=skipped,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit import candidates as forms
-from edgekit.candidates import Candidate, Measured, Milliseconds, Skipped
+from edgekit.candidates import Candidate, Measured, Skipped
 from edgekit.console import progress
 from edgekit.export import Arrays
 from edgekit.exportable import Exportable
 from edgekit.material import Image, Material
+from edgekit.timing import BLOCKS, Timed, time_engines
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.modality import Taxonomy
 from edgekit_student.metrics import Confusion, doubts, miou
@@ -49,13 +50,14 @@ def measure(exporter: Exportable, made: Sequence[Candidate], material: Material)
     golden = images[few][:GOLDEN_FRAMES]
     references = [exporter.reference(image) for image in golden]
     with forms.opened(exporter, made) as (engines, reasons):
-        spent: dict[str, Milliseconds] = {}
+        spent: dict[str, Timed] = {}
         here = [candidate for candidate in made if candidate.key in engines and not candidate.absent]
         libraries = list(dict.fromkeys(candidate.target.engine for candidate in here))
-        with progress("Timing", forms.BLOCKS * len(libraries)) as advance:
+        with progress("Timing", BLOCKS * len(libraries)) as advance:
             for library in libraries:
                 group = {c.key: engines[c.key] for c in here if c.target.engine == library}
-                spent |= forms.time_engines(group, golden, advance)
+                spent |= time_engines(group, golden, advance)
+        ran_on = {key: f"{engine.name} on {engine.device}" for key, engine in engines.items()}
         with progress("Judging", len(engines)) as advance:
             said = {}
             for key, engine in engines.items():
@@ -75,7 +77,8 @@ def measure(exporter: Exportable, made: Sequence[Candidate], material: Material)
     rows = []
     for candidate in made:
         if (key := candidate.key) in engines:
-            p50, p95 = (float(np.percentile(spent[key], q)) if key in spent else None for q in (50, 95))
+            timed = spent.get(key)
+            p50, p95, fps = (timed.p50_ms, timed.p95_ms, timed.fps) if timed else (None, None, None)
             found: float | None = None
             against: tuple[str, ...] = ()
             if exporter.taxonomy:
@@ -84,7 +87,7 @@ def measure(exporter: Exportable, made: Sequence[Candidate], material: Material)
             drop = None if best is None or found is None else best - found
             near = forms.fidelity(said[key], said[base])
             original = forms.fidelity(answers[key], references)
-            rows.append(Measured(candidate, p50, p95, found, drop, near, original, against))
+            rows.append(Measured(candidate, p50, p95, found, drop, near, original, against, fps, ran_on[key]))
     return Trial(tuple(rows), refused, golden, references, answers, tables, base, exporter.original)
 
 

@@ -155,12 +155,16 @@ def _show_bench(result: Mapping[str, Any], *, named: bool) -> None:
         (f"{result['bundle']}: " if named else "")
         + f"{result['engine']}, {result['precision']}, {result['input_size'][1]}x{result['input_size'][0]}: "
         f"p50 {result['p50_ms']:.2f} ms, p90 {result['p90_ms']:.2f}, p99 {result['p99_ms']:.2f}, "
-        f"{result['fps']:.0f} frames/s\n"
+        f"{result['fps']:.0f} frames/s{_at_once(result['requests'])}\n"
         f"first result {result['cold_start_s']:.2f} s after the start of the process, memory {memory}",
         markup=False,
     )
     for layer in result.get("layers", ()):
         console.print(f"  {layer['ms']:7.3f} ms  {layer['precision']:5} {layer['name']}", markup=False)
+
+
+def _at_once(requests: int) -> str:
+    return f" with {requests} at once" if requests > 1 else ""
 
 
 def _slowest(path: Path, count: int) -> list[dict[str, Any]]:
@@ -234,6 +238,8 @@ def _show(built: Built) -> None:
     labels = any(row["agreement"] is not None for row in built.candidates)
     depth = any(row["depth_error"] is not None for row in built.candidates)
     columns = {"p50 ms": "p50_ms", "p95 ms": "p95_ms"}
+    if provenance["profile"]["hint"] == "throughput":
+        columns["frames/s"] = "fps"
     if labels:
         columns |= {"mIoU %": "accuracy", "lost": "accuracy_drop", "agree %": "agreement"}
     if depth:
@@ -247,7 +253,7 @@ def _show(built: Built) -> None:
         verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else verdict
         table.add_row(
             _name(row),
-            *(_cell(row[field], 1 if title.endswith("ms") else 100) for title, field in columns.items()),
+            *(_cell(row[field], 100 if "%" in title or title == "lost" else 1) for title, field in columns.items()),
             f"{row['size_bytes'] / 1000:.0f}",
             verdict,
             style="bold" if row["chosen"] else None,
