@@ -265,6 +265,30 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert len(answer.err.strip().splitlines()) <= 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
+def test_a_disk_that_is_full_in_the_middle_of_a_build_is_an_error_and_leaves_no_bundle(
+    student_folder: Path, profile_file: Path, data: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    arguments = ["build", "-p", profile_file, "--student", student_folder, "--data", data, "-o", tmp_path]
+    script = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from edgekit.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        sys.exit(main({[str(argument) for argument in arguments]!r}))
+        """
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=200, check=False
+    )
+    assert child.returncode == 1
+    assert "Temporary files cannot be written to" in child.stderr
+    assert "Internal error" not in child.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process there")
 def test_an_interrupted_build_leaves_no_bundle(
     student_folder: Path, profile_file: Path, data: Path, tmp_path: Path

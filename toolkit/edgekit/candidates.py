@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle import file_entries, write_folder
+from edgekit.bundle import file_entries, temporary_files, write_folder
 from edgekit.export import Arrays
 from edgekit.exportable import Exportable
 from edgekit.material import Judged, Material
@@ -146,7 +146,7 @@ def _openvino_form(exporter: Exportable, precision: Precision, material: Materia
     _name_plainly(model)
     # Half precisions are asked of the engine; their files are the same.
     stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, temporary_files():
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
         files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
@@ -220,7 +220,8 @@ def opened(exporter: Exportable, candidates: Sequence[Candidate]) -> Iterator[tu
     engines: dict[str, Engine] = {}
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as folder:
-        write_folder(Path(folder) / "bundle", manifest, files)
+        with temporary_files():
+            write_folder(Path(folder) / "bundle", manifest, files)
         bundle = open_bundle(Path(folder) / "bundle")
         try:
             for candidate in candidates:
