@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit import gate
-from edgekit.candidates import Candidate, Fidelity, Measured
+from edgekit.candidates import Candidate, Measured
+from edgekit.judging import Fidelity
 from edgekit.profiles import Profile
 from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError

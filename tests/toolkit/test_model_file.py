@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,15 @@ def test_a_wrong_signature_is_named_with_its_line(text: str, message: str, hint:
     with pytest.raises(BuildError, match=rf"net\.toml.*{message}") as caught:
         read_signature(path)
     assert hint in caught.value.hint
+
+
+def test_the_signature_of_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "build.md").read_text(encoding="utf-8")
+    (block,) = (text for text in re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL) if "[labels]" in text)
+    (tmp_path / "net.toml").write_text(block)
+    signature = read_signature(tmp_path / "net.toml")
+    assert signature.input.size == (352, 640)
+    assert [output for output, _ in signature.outputs.values()] == ["logits", "depth"]
 
 
 def test_where_there_is_no_signature_it_is_asked_for(

@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.allowance import Allowance, Run, running_onnx, running_openvino
 from edgekit.bundle import file_entries, temporary_files, write_folder
-from edgekit.export import Arrays
 from edgekit.exportable import Exportable
-from edgekit.material import Judged, Material
+from edgekit.judging import LABELS, Arrays, Fidelity
+from edgekit.material import Material
 from edgekit.profiles import Profile
-from edgekit.quantise import Frames, quantise, quantise_partly
+from edgekit.quantise import quantise_partly, quantise_within
 from edgekit.targets import CPU, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import open_engine
 from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant
-from edgekit_runtime.modality import Taxonomy
-from edgekit_student.metrics import Confusion, confusion, miou
 
 BASELINE: Precision = "fp32"
-# Outputs of the deploy graph.
-LABELS, DEPTH = "labels", "depth"
-
-ClassMap = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Form:
-    """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle."""
+    """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle; `way` says
+    how it was quantised.
+    """
 
     model: str
     files: Mapping[str, bytes] = field(repr=False)
+    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,7 @@ class Candidate:
     files: Mapping[str, bytes] = field(repr=False)
     absent: str = ""
     stand_in: Variant | None = None
+    way: str = ""
 
     @property
     def key(self) -> str:
@@ -70,18 +68,6 @@ class Skipped:
 
     candidate: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How near a candidate comes to something else that answers the same question, None for what it does not answer.
-
-    `agreement` is the share of pixels of the same class, `depth_error` the mean difference of depth as a share of
-    the mean depth; both 0..1.
-    """
-
-    agreement: float | None = None
-    depth_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +101,7 @@ def make_form(
     it is not given. Raises BuildError, also where mixed precision is not needed.
     """
     if engine == "onnxruntime":
-        return _onnx_form(exporter, precision, material.calibration)
+        return _onnx_form(exporter, precision, material)
     return _openvino_form(exporter, precision, material, int8)
 
 
@@ -127,22 +113,30 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
         return Variant(on.engine, on.device, precision, form.model, told)
 
     stand_in = variant(target.stand_in) if absent(target) else None
-    return Candidate(target, variant(target), form.files, profile.missing(target), stand_in)
+    return Candidate(target, variant(target), form.files, profile.missing(target), stand_in, form.way)
 
 
 def _openvino_form(exporter: Exportable, precision: Precision, material: Material, int8: Form | None) -> Form:
     import openvino
 
-    model = exporter.openvino()
+    model, way = exporter.openvino(), ""
+
+    def run(form: Any, **told: str) -> Run:
+        return running_openvino(exporter, openvino.compile_model(form, CPU, told))
+
+    if precision in ("int8", "mixed"):
+        allowance = Allowance(exporter, material, run(model, INFERENCE_PRECISION_HINT="f32"))
     if precision == "int8":
-        model = quantise(model, material.calibration)
+        model, way = quantise_within(exporter.openvino, material.calibration, lambda form: allowance.spent(run(form)))
     elif precision == "mixed":
         int8 = int8 or _openvino_form(exporter, "int8", material, None)
         weights = int8.files[int8.model.removesuffix(".xml") + ".bin"]
         whole = openvino.Core().read_model(model=int8.files[int8.model], weights=weights)
-        judged = [frame.image for frame in material.judged]
-        spent = _allowance(exporter, model, material)
-        model = quantise_partly(model, whole, material.calibration, judged, spent)
+
+        def spent(compiled: Any) -> float:
+            return allowance.spent(running_openvino(exporter, compiled))
+
+        model = quantise_partly(model, whole, material.calibration, allowance.images, spent)
     _name_plainly(model)
     # Half precisions are asked of the engine; their files are the same.
     stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"
@@ -150,37 +144,7 @@ def _openvino_form(exporter: Exportable, precision: Precision, material: Materia
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
         files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
-    return Form(f"{stem}.xml", files)
-
-
-def _allowance(exporter: Exportable, fp32: Any, material: Material) -> Callable[[Any], float]:
-    """How much of what the profile allows a compiled form has lost: 0 for float32, 1 at the limit."""
-    import openvino
-
-    profile, taxonomy = exporter.profile, exporter.taxonomy
-    images = [frame.image for frame in material.judged]
-    names = [output.name for output in exporter.outputs]
-
-    def said(compiled: Any) -> list[Arrays]:
-        results = (compiled(image[None]) for image in images)
-        return [{name: np.array(result[name][0]) for name in names} for result in results]
-
-    baseline = said(openvino.compile_model(fp32, CPU, {"INFERENCE_PRECISION_HINT": "f32"}))
-    targets = targets_of(material.judged, class_maps(baseline)) if taxonomy else []
-
-    def reached(answers: Sequence[Arrays]) -> float:
-        return miou(tally(class_maps(answers), targets, taxonomy)) if taxonomy else 0.0
-
-    best = reached(baseline)
-
-    def spent(compiled: Any) -> float:
-        answers = said(compiled)
-        parts = [100 * (best - reached(answers)) / max(profile.allowed_drop_points, 1e-6)]
-        if (error := fidelity(answers, baseline).depth_error) is not None:
-            parts.append(100 * error / max(profile.allowed_depth_error_percent, 1e-6))
-        return max(parts)
-
-    return spent
+    return Form(f"{stem}.xml", files, way)
 
 
 def _name_plainly(model: Any) -> None:
@@ -192,12 +156,15 @@ def _name_plainly(model: Any) -> None:
         del model.get_rt_info()[section]
 
 
-def _onnx_form(exporter: Exportable, precision: Precision, calibration: Frames) -> Form:
-    model = exporter.onnx()
+def _onnx_form(exporter: Exportable, precision: Precision, material: Material) -> Form:
+    model, way = exporter.onnx(), ""
     if precision == "int8":
-        model = quantise(model, calibration)
+        allowance = Allowance(exporter, material, running_onnx(exporter, model))
+        model, way = quantise_within(
+            exporter.onnx, material.calibration, lambda form: allowance.spent(running_onnx(exporter, form))
+        )
     name = f"onnxruntime/{precision}/model.onnx"
-    return Form(name, {name: model.SerializeToString(deterministic=True)})
+    return Form(name, {name: model.SerializeToString(deterministic=True)}, way)
 
 
 @contextmanager
@@ -244,42 +211,6 @@ def answers(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[Arr
         }
         for image in images
     ]
-
-
-def fidelity(found: Sequence[Arrays], expected: Sequence[Arrays]) -> Fidelity:
-    """Of what was found for some images to what was expected."""
-    pairs = list(zip(found, expected, strict=True))
-    agreement = depth_error = None
-    if LABELS in found[0]:
-        agreement = float(np.mean([np.mean(a[LABELS] == b[LABELS]) for a, b in pairs]))
-    if DEPTH in found[0]:
-        scale = float(np.mean([np.abs(b[DEPTH]).mean() for _, b in pairs]))
-        difference = float(np.mean([np.abs(a[DEPTH] - b[DEPTH]).mean() for a, b in pairs]))
-        depth_error = difference / max(scale, 1e-9)
-    return Fidelity(agreement, depth_error)
-
-
-def class_maps(said: Sequence[Arrays]) -> list[ClassMap]:
-    return [each[LABELS] for each in said]
-
-
-def tally(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> Confusion:
-    """Confusion at the targets' resolution: class maps are enlarged as the overlay does it, by nearest pixel."""
-    classes = len(taxonomy)
-    total: Confusion = np.zeros((classes, classes + 1), np.int64)
-    for found, target in zip(maps, targets, strict=True):
-        enlarged = found
-        if found.shape != target.shape:
-            size = (target.shape[1], target.shape[0])
-            enlarged = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST))
-        total = total + confusion(enlarged, target, classes, taxonomy.ignore)
-    return total
-
-
-def targets_of(judged: Sequence[Judged], baseline: Sequence[ClassMap]) -> list[ClassMap]:
-    """Labels where every frame has them, else the baseline's own class maps."""
-    labels = [frame.labels for frame in judged if frame.labels is not None]
-    return labels if len(labels) == len(judged) else list(baseline)
 
 
 def ladder(profile: Profile) -> list[tuple[Target, Precision]]:

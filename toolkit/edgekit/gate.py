@@ -106,6 +106,7 @@ def candidate_table(
             "fps": rounded(row.fps, 1),
             "not_measured": row.candidate.absent,
             "ran_on": row.ran_on,
+            "quantised": row.candidate.way,
             **_accuracy(row, metric),
             "agreement": rounded(row.original.agreement),
             "depth_error": rounded(row.baseline.depth_error),

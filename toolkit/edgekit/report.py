@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from edgekit.candidates import LABELS, Measured, Skipped
+from edgekit.candidates import Measured, Skipped
+from edgekit.judging import LABELS, Arrays
 from edgekit.layers import Layer, layers_of
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.colour import colourise
@@ -24,7 +25,6 @@ from edgekit_runtime.manifest import Manifest
 from edgekit_student.metrics import class_iou
 
 if TYPE_CHECKING:
-    from edgekit.export import Arrays
     from edgekit.trial import Trial
 
 TEMPLATE = "report.html.j2"

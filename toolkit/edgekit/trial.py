@@ -10,8 +10,8 @@ import numpy as np
 from edgekit import candidates as forms
 from edgekit.candidates import Candidate, Measured, Skipped
 from edgekit.console import progress
-from edgekit.export import Arrays
 from edgekit.exportable import Exportable
+from edgekit.judging import Arrays, class_maps, fidelity, tally, targets_of
 from edgekit.material import Image, Material
 from edgekit.timing import BLOCKS, Timed, time_engines
 from edgekit_runtime.errors import BuildError
@@ -85,8 +85,8 @@ def measure(exporter: Exportable, made: Sequence[Candidate], material: Material)
                 found = miou(tables[key])
                 against = doubts(tables[key], exporter.taxonomy.classes, "the labels", told_apart=material.labelled)
             drop = None if best is None or found is None else best - found
-            near = forms.fidelity(said[key], said[base])
-            original = forms.fidelity(answers[key], references)
+            near = fidelity(said[key], said[base])
+            original = fidelity(answers[key], references)
             rows.append(Measured(candidate, p50, p95, found, drop, near, original, against, fps, ran_on[key]))
     return Trial(tuple(rows), refused, golden, references, answers, tables, base, exporter.original)
 
@@ -96,5 +96,5 @@ def _tables(
 ) -> dict[str, Confusion]:
     if taxonomy is None:
         return {}
-    targets = forms.targets_of(material.judged, forms.class_maps(baseline))
-    return {key: forms.tally(forms.class_maps(maps), targets, taxonomy) for key, maps in said.items()}
+    targets = targets_of(material.judged, class_maps(baseline))
+    return {key: tally(class_maps(maps), targets, taxonomy) for key, maps in said.items()}
