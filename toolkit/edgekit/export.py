@@ -224,6 +224,20 @@ def rounded_up(size: Size, multiple: int) -> Size:
     return height, width
 
 
+def working_size(network: str, profile: Profile, frame: Size, only: Size | None) -> Size:
+    """(height, width) at which a network works on frames of that size; `only` is the one that it takes, None: any.
+
+    Raises BuildError where the profile wants another.
+    """
+    wanted = profile.network_size
+    if isinstance(wanted, tuple) and only not in (None, wanted):
+        raise BuildError(
+            f"{network} takes pictures of {only[1]}x{only[0]} only.",
+            hint='Leave network_size out of the profile, or set it to "student".',
+        )
+    return only or (wanted if isinstance(wanted, tuple) else frame)
+
+
 @dataclass(frozen=True)
 class Exporter:
     """The deploy graph of one network for one profile, in the forms that engines read."""
@@ -252,11 +266,12 @@ class Exporter:
 
     @property
     def network_size(self) -> Size:
-        """(height, width) that the network itself works at; the graph resizes when it is not `input_size`."""
-        wanted, trained = self.profile.network_size, self.source.input_size
-        if self.source.fixed and trained is not None:
-            return trained
-        return wanted if isinstance(wanted, tuple) else self.input_size
+        """(height, width) that the network itself works at; the graph resizes when it is not `input_size`.
+
+        Raises BuildError where the profile wants another size than the only one that the network takes.
+        """
+        only = self.source.input_size if self.source.fixed else None
+        return working_size(self.source.name, self.profile, self.input_size, only)
 
     @cached_property
     def graph(self) -> DeployGraph:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # What the deploy graph adds to a network means the same in all opsets from here on.
 OLDEST_OPSET = 11
-_FLOATS = ("tensor(float)", "tensor(float16)")
+# What a network may take, by ONNX Runtime's names.
+_INPUTS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class OnnxNetwork:
         """
         names = [name for name, _ in self.outputs.values()]
         with named(self.name, "ONNX Runtime"):
-            values = self._session.run(names, {self.input_name: self._cast(self.prepared(image, size))})
+            dtype = _INPUTS[self._session.get_inputs()[0].type]
+            values = self._session.run(names, {self.input_name: self.prepared(image, size).astype(dtype)})
         return {name: self._answer(name, np.asarray(value)) for name, value in zip(self.outputs, values, strict=True)}
 
     def _answer(self, name: str, value: npt.NDArray[Any]) -> Answer:
@@ -95,9 +97,6 @@ class OnnxNetwork:
             f"{self.name}: its output {output!r} is {list(shape)} where {name} should have {wanted}.",
             hint=f"Name the right output or {'taxonomy' if modality.taxonomy else 'kind'} in the signature.",
         )
-
-    def _cast(self, picture: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        return picture.astype(np.float16) if self._session.get_inputs()[0].type == _FLOATS[1] else picture
 
     @cached_property
     def _session(self) -> Any:
@@ -131,6 +130,10 @@ def read_onnx(path: Path, signature: ModelSignature) -> OnnxNetwork:
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
         raise BuildError(f"{path} has {len(inputs)} inputs; one picture is what it would get.")
+    kind = inputs[0].type.tensor_type.elem_type
+    if kind not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.UINT8):
+        named_kind = onnx.TensorProto.DataType.Name(kind).lower()
+        raise BuildError(f"{path} takes {named_kind}; pictures are float, float16 or uint8.")
     return OnnxNetwork(
         name=plain_name(path.stem),
         model=model,

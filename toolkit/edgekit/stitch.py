@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.deployable import Size
-from edgekit.export import INPUT, Arrays, rounded_up, strip
+from edgekit.export import INPUT, Arrays, rounded_up, strip, working_size
 from edgekit.model_signature import DepthSignature
 from edgekit.onnx_front import LINEAR, Nodes, prepare
 from edgekit.onnx_network import Answer, OnnxNetwork
 from edgekit.operations import named
 from edgekit.profiles import Profile
-from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import TensorSpec
 from edgekit_runtime.modality import Taxonomy
 
@@ -57,13 +56,7 @@ class OnnxExporter:
 
         Raises BuildError where the profile wants another size than the only one that the network takes.
         """
-        wanted, fixed = self.profile.network_size, self.source.fixed_size
-        if isinstance(wanted, tuple) and fixed not in (None, wanted):
-            raise BuildError(
-                f"{self.source.name} takes pictures of {fixed[1]}x{fixed[0]} only.",
-                hint='Leave network_size out of the profile, or set it to "student".',
-            )
-        return fixed or (wanted if isinstance(wanted, tuple) else self.input_size)
+        return working_size(self.source.name, self.profile, self.input_size, self.source.fixed_size)
 
     @property
     def input(self) -> TensorSpec:
