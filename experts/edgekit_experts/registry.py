@@ -143,12 +143,19 @@ def find_expert(spec: str) -> Registered:
 
 
 def _from_file(spec: str) -> Registered:
+    found, digest = from_file(spec)
+    file, _, attribute = spec.rpartition(":")
+    return Registered(f"{Path(file).name}:{attribute}", _checked(found, spec), digest)
+
+
+def from_file(spec: str) -> tuple[object, str]:
+    """What `path/to/file.py:name` names, and a digest of the file. Raises ExpertError."""
     file, _, attribute = spec.rpartition(":")
     path = Path(file)
     try:
         code = path.read_bytes()
     except OSError as error:
-        raise ExpertError(f"The expert {spec!r}: {error.strerror}.", hint="Check the path.") from error
+        raise ExpertError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
     module_spec = importlib.util.spec_from_file_location(f"edgekit_user_{path.stem}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -158,9 +165,8 @@ def _from_file(spec: str) -> Registered:
     except Exception as error:
         raise ExpertError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
     if not hasattr(module, attribute):
-        raise ExpertError(f"{path} has no class {attribute!r}.", hint=closest(attribute, vars(module)))
-    digest = hashlib.sha256(code).hexdigest()[:16]
-    return Registered(f"{path.name}:{attribute}", _checked(getattr(module, attribute), spec), digest)
+        raise ExpertError(f"{path} has no {attribute!r}.", hint=closest(attribute, vars(module)))
+    return getattr(module, attribute), hashlib.sha256(code).hexdigest()[:16]
 
 
 def _checked(cls: object, spec: str) -> type[Expert]:

@@ -79,6 +79,19 @@ def size_of(value: object) -> object:
     return int(match[2]), int(match[1])
 
 
+def line_of(text: str, *keys: str) -> int | None:
+    """The line of a TOML file, counted from 1, of the innermost of `keys` that is there; None where none is."""
+    found, lines = None, text.splitlines()
+    for key in keys:
+        for number, line in enumerate(lines[found or 0 :], start=(found or 0) + 1):
+            if line.strip() == f"[{key}]" or re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line):
+                found = number
+                break
+            if found and line.startswith("["):
+                break  # another table's
+    return found
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

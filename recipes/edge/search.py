@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgekit.candidates import make_candidate, make_form, opened, time_engines
+from edgekit.candidates import make_candidate, make_form, opened
 from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.material import Material
 from edgekit.profiles import load_profile
 from edgekit.targets import Target
+from edgekit.timing import time_engines
 from edgekit_experts.dataset import Dataset
 from edgekit_experts.taxonomies import CAMVID
 from edgekit_runtime.modality import Kind, Modality
@@ -107,7 +108,7 @@ def latencies(names: list[str]) -> dict[str, float]:
             assert not refused, refused
             engines[name] = found[candidate.key]
         rounds = [time_engines(engines, frames, lambda: None) for _ in range(3)]
-    return {name: float(np.median(np.concatenate([times[name] for times in rounds]))) for name in names}
+    return {name: float(np.median(np.concatenate([times[name].ms for times in rounds]))) for name in names}
 
 
 def taught(name: str, data: Path, steps: int) -> float:

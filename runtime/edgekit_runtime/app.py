@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
 from edgekit_runtime.files import whole
 from edgekit_runtime.loop import Loop
@@ -96,7 +97,7 @@ def run(
         with model, frames_in:
             if on_ready:
                 on_ready(_ready(model, frames_in))
-            view = View()
+            view = View.at_first(model.manifest)
             context = _context(model.manifest, frames_in, stop, view)
             with _opened_sinks(sinks, context) as outputs:
 
@@ -146,7 +147,7 @@ def _open_both(
     that is at work is waited for, as a process that ends under a compiler's threads crashes.
     """
     model = _background(lambda: load(bundle, engine=engine, key=key))
-    frames = _background(lambda: open_source(source))
+    frames = _background(lambda: open_source(_as_built_for(bundle, source, key)))
     pending: set[Future[Any]] = {model, frames}
     try:
         while pending and not stop.is_set():
@@ -160,6 +161,14 @@ def _open_both(
         raise
     _close_when_done((model, frames), _HURRY_S)
     return None
+
+
+def _as_built_for(bundle: str | Path, source: str, key: Path | None) -> str:
+    """The source; a camera with what the bundle was built to see, where the user says nothing else."""
+    uri = parse_uri(source)
+    if uri.scheme != "camera":
+        return source
+    return uri.with_defaults(open_bundle(bundle, key=key).manifest.camera)
 
 
 def _background(open_it: Callable[[], T]) -> Future[T]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from edgekit_runtime.flight import Flight
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Model, Result
 from edgekit_runtime.overlay import Overlay, Status
@@ -95,13 +96,16 @@ class Loop:
 
     def _infer(self) -> None:
         give = self._results.offer if self._source.live else self._results.put
+        flight = Flight(self._model, 1 if self._source.live else self._model.requests)
         try:
             while not self._results.closed:
                 frame = self._source.read(_POLL_S)
-                if frame is not None:
-                    give(self._model(frame))
-                elif self._source.state is SourceState.ENDED:
+                for result in flight.send(frame) if frame is not None else flight.land():
+                    give(result)
+                if frame is None and self._source.state is SourceState.ENDED:
                     break
+            for result in flight.land():
+                give(result)
         except BaseException as error:  # whatever it is, the caller's thread must hear of it
             self._failure = error
         finally:

@@ -25,6 +25,7 @@ MANIFEST = "manifest.json"
 RESERVED = (MANIFEST, "manifest.sig")
 MAX_FILE_BYTES = 4 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_OPTION = re.compile(r"(size|fps|format)=[A-Za-z0-9.]{1,20}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A checked manifest. `variants` are in order of preference; `candidates` is the build's whole table."""
+    """A checked manifest. `variants` are in order of preference; `candidates` is the build's whole table.
+
+    `camera` is what cameras are asked for where the user says nothing, as the options of a source (`size`, `fps`,
+    `format`), `display` how results are shown at first (`opacity` 0..1, `depth`).
+    """
 
     name: str
     profile: str
@@ -79,6 +84,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     candidates: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    camera: Mapping[str, str] = field(default_factory=dict)
     display: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -106,6 +112,7 @@ class Manifest:
             "files": {path: vars(entry) for path, entry in sorted(self.files.items())},
             "candidates": [dict(row) for row in self.candidates],
             "provenance": dict(self.provenance),
+            "camera": dict(self.camera),
             "display": dict(self.display),
         }
         return json.dumps(table, indent=1, allow_nan=False) + "\n"
@@ -155,8 +162,17 @@ def _parse(table: dict[str, Any]) -> Manifest:
         files=files,
         candidates=tuple(dict(row) for row in table.get("candidates", [])),
         provenance=dict(table.get("provenance", {})),
+        camera=_camera(table.get("camera", {})),
         display=dict(table.get("display", {})),
     )
+
+
+def _camera(table: Mapping[str, Any]) -> dict[str, str]:
+    """Options of a source; what they may say, the source itself checks."""
+    for key, value in table.items():
+        if not isinstance(value, str) or not _OPTION.fullmatch(f"{key}={value}"):
+            raise ValueError(f"camera.{key} = {value!r} is no option of a camera")
+    return dict(table)
 
 
 def _tensor_table(spec: TensorSpec) -> dict[str, Any]:

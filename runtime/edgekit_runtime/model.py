@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,9 @@ from edgekit_runtime.sources.base import Frame
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds spent on one frame: bringing it to the network's size, and the network itself."""
+    """Milliseconds spent on one frame: bringing it to the network's size, and the network itself, from the start of the
+    frame until it was waited for.
+    """
 
     resize_ms: float
     inference_ms: float
@@ -51,7 +54,9 @@ class Model:
         self._opened = opened
         self._engine = opened.engine
         height, width = bundle.manifest.input_size
-        self._buffer = np.zeros((1, height, width, 3), np.uint8)
+        # One for each frame that the engine works on at once.
+        self._buffers = [np.zeros((1, height, width, 3), np.uint8) for _ in range(self.requests)]
+        self._next = 0
         self._labels = _first_of(Kind.LABELS, bundle.manifest)
         self._depth = _first_of(Kind.DEPTH, bundle.manifest)
 
@@ -74,6 +79,11 @@ class Model:
         return self._opened.skipped
 
     @property
+    def requests(self) -> int:
+        """How many frames may be started before the first is waited for: more than 1 in bundles for throughput."""
+        return self._engine.requests
+
+    @property
     def engine(self) -> str:
         """Library, version and device, for display."""
         return f"{self._engine.name} on {self._engine.device}"
@@ -83,24 +93,38 @@ class Model:
 
         Raises UsageError for an array of another kind and EngineError when the engine fails.
         """
+        return self.start(frame)()
+
+    def start(self, frame: Frame | npt.NDArray[np.uint8]) -> Callable[[], Result]:
+        """Begins with a frame as a call takes it; what is returned waits for its result, once.
+
+        At most `requests` frames may be begun and not waited for, and they are waited for in their order. Raises as a
+        call does.
+        """
         if not isinstance(frame, Frame):
             frame = Frame(np.asarray(frame), index=0, timestamp_s=0.0, captured=time.monotonic())
         started = time.perf_counter()
         image = self._fit(frame.image)
         ready = time.perf_counter()
-        outputs = self._engine.infer(image)
-        done = time.perf_counter()
-        return Result(
-            frame=frame,
-            # Copies: the engine's memory is overwritten by the next frame.
-            labels=outputs[self._labels][0].astype(np.uint8) if self._labels else None,
-            depth=np.array(outputs[self._depth][0]) if self._depth else None,
-            timing=Timing((ready - started) * 1e3, (done - ready) * 1e3),
-        )
+        pending = self._engine.start(image)
+
+        def wait() -> Result:
+            outputs = pending()
+            done = time.perf_counter()
+            return Result(
+                frame=frame,
+                # Copies: the engine's memory is overwritten by later frames.
+                labels=outputs[self._labels][0].astype(np.uint8) if self._labels else None,
+                depth=np.array(outputs[self._depth][0]) if self._depth else None,
+                timing=Timing((ready - started) * 1e3, (done - ready) * 1e3),
+            )
+
+        return wait
 
     def warm_up(self) -> None:
-        """Runs one black frame, so that the first real one does not pay for the engine's lazy set-up."""
-        self._engine.infer(self._buffer)
+        """Runs black frames, so that the first real one does not pay for the engine's lazy set-up."""
+        for buffer in self._buffers:
+            self._engine.infer(buffer)
 
     def close(self) -> None:
         self._engine.close()
@@ -114,19 +138,22 @@ class Model:
         self.close()
 
     def _fit(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The image as `[1, H, W, 3]`: the frame's own memory when its size is right, else the resized buffer."""
+        """The image as `[1, H, W, 3]`: the frame's own memory when its size is right, else resized into a buffer."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UsageError(f"A frame is uint8 (H, W, 3) BGR, not {image.dtype} {image.shape}.")
-        _, height, width, _ = self._buffer.shape
+        height, width = self.manifest.input_size
+        # Engines refuse to wrap read-only memory.
+        if image.shape[:2] == (height, width) and image.flags.c_contiguous and image.flags.writeable:
+            return image[None]
+        buffer = self._buffers[self._next]
+        self._next = (self._next + 1) % len(self._buffers)
         if image.shape[:2] == (height, width):
-            if image.flags.c_contiguous and image.flags.writeable:  # engines refuse to wrap read-only memory
-                return image[None]
-            np.copyto(self._buffer[0], image)
-            return self._buffer
+            np.copyto(buffer[0], image)
+            return buffer
         # Below half size bilinear sampling skips pixels; averaging does not.
         method = cv2.INTER_AREA if image.shape[0] >= 2 * height else cv2.INTER_LINEAR
-        cv2.resize(image, (width, height), dst=self._buffer[0], interpolation=method)
-        return self._buffer
+        cv2.resize(image, (width, height), dst=buffer[0], interpolation=method)
+        return buffer
 
 
 def load(path: str | Path, *, engine: str | None = None, key: Path | None = None) -> Model:

@@ -35,6 +35,13 @@ class View:
     paused: bool = False
     hidden: frozenset[int] = frozenset()
 
+    @classmethod
+    def at_first(cls, manifest: Manifest) -> View:
+        """As the bundle wishes it."""
+        opacity = manifest.display.get("opacity")
+        opacity = float(opacity) if isinstance(opacity, int | float) and 0 <= opacity <= 1 else cls.opacity
+        return cls(opacity, manifest.display.get("depth") is True)
+
 
 @dataclass(frozen=True)
 class Status:

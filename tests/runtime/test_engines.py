@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from bundles import ONNXRUNTIME, OPENVINO, expected_labels, make_bundle, manifest_for, openvino_files, write_folder
 
-from edgekit_runtime import EngineError, UsageError, load
+from edgekit_runtime import EngineError, Frame, UsageError, load
+from edgekit_runtime.flight import Flight
 from edgekit_runtime.sources.pattern import Pattern
 
 IMAGE = Pattern(96, 64).draw(5)
@@ -74,6 +75,35 @@ def test_settings_of_onnx_runtime_are_limited_too(tmp_path: Path):
     variant = dataclasses.replace(ONNXRUNTIME, config={"custom_ops_library": "/tmp/evil.so"})
     with pytest.raises(EngineError, match="custom_ops_library, which a bundle may not"):
         load(make_bundle(tmp_path / "b", 64, 96, variants=(variant,)))
+
+
+def test_onnx_runtime_need_not_wait_busily(tmp_path: Path):
+    variant = dataclasses.replace(ONNXRUNTIME, config={**ONNXRUNTIME.config, "spinning": False})
+    with load(make_bundle(tmp_path / "b", 64, 96, variants=(variant,))) as model:
+        assert (model(IMAGE).labels == expected_labels(IMAGE)).mean() > 0.98
+        assert model.engine.endswith("on CPU"), "the execution providers that are really used"
+
+
+def test_a_bundle_for_throughput_works_on_several_frames_at_once_and_keeps_their_order(tmp_path: Path):
+    several = dataclasses.replace(OPENVINO, config={"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 3})
+    pattern = Pattern(192, 128)  # resized, each frame into memory of its own
+    frames = [Frame(pattern.draw(number), number, 0.0, 0.0) for number in range(20)]
+    with load(make_bundle(tmp_path / "b", 64, 96, variants=(several,))) as model:
+        assert model.requests >= 2
+        alone = [model(frame).labels for frame in frames]
+        flight = Flight(model, model.requests)
+        results = [result for frame in frames for result in flight.send(frame)]
+        assert len(frames) - len(results) == model.requests - 1, "so many are on their way"
+        results += flight.land()
+    assert [result.frame.index for result in results] == list(range(20))
+    for result, labels in zip(results, alone, strict=True):
+        np.testing.assert_array_equal(result.labels, labels)
+
+
+def test_one_frame_at_a_time_unless_it_is_asked_for_throughput(bundle: Path):
+    for engine in ("openvino", "onnxruntime"):
+        with load(bundle, engine=engine) as model:
+            assert model.requests == 1
 
 
 def test_garbage_with_a_true_checksum_is_an_engine_error(tmp_path: Path):

@@ -45,6 +45,14 @@ def test_a_newer_schema_says_so():
     assert "Update edgekit-runtime" in caught.value.hint
 
 
+@pytest.mark.parametrize("camera", [{"size": "640x480&index=1"}, {"fps": 30}, {"path": "x"}, ["size"], 3])
+def test_what_cameras_are_asked_for_is_nothing_but_their_options(camera: Any):
+    table = json.loads(TRUE.to_json())
+    assert Manifest.from_json(json.dumps({**table, "camera": {"size": "640x480"}})).camera == {"size": "640x480"}
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps({**table, "camera": camera}))
+
+
 @given(JSON)
 def test_any_json_is_a_manifest_or_a_bundle_error(table: Any):
     with pytest.raises(BundleError):

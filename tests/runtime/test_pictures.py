@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,12 @@ def test_overlay_writes_live_shares_into_its_legend(manifest):
     changed = np.argwhere((before != after).any(axis=2))
     assert len(changed)
     assert changed[:, 1].max() < 200, "only numbers in the legend differ"
+
+
+def test_the_bundle_says_how_it_is_shown_at_first(manifest):
+    assert View.at_first(manifest) == View()
+    assert View.at_first(replace(manifest, display={"opacity": 0.2, "depth": True})) == View(0.2, depth=True)
+    assert View.at_first(replace(manifest, display={"opacity": 7, "depth": "yes"})) == View()
 
 
 def test_overlay_can_show_depth(manifest):

@@ -11,13 +11,14 @@ import threading
 import time
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
 import pytest
 from bundles import OPENVINO, make_bundle
 
-from edgekit_runtime import EngineError, Loop, SinkError, UsageError, load, open_source, run
+from edgekit_runtime import EngineError, Loop, SinkError, SourceError, UsageError, load, open_source, run
 from edgekit_runtime.cli import main
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.sources.pattern import read_number
@@ -105,20 +106,59 @@ def test_a_stalled_reader_of_a_live_source_finds_fresh_pictures(small_bundle: Pa
     assert indices[3] - indices[2] >= 20
 
 
+class Slow(Sink):
+    """Keeps the numbers of the frames that it gets."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int | None] = []
+
+    def write(self, picture, result) -> None:
+        self.numbers.append(read_number(picture))
+        time.sleep(0.005)
+
+
 def test_a_file_loses_no_frame_however_slow_the_sink(small_bundle: Path):
-    class Slow(Sink):
-        def __init__(self) -> None:
-            self.numbers: list[int | None] = []
-
-        def write(self, picture, result) -> None:
-            self.numbers.append(read_number(picture))
-            time.sleep(0.005)
-
     sink = Slow()
     with load(small_bundle) as model, open_source("test:?fps=0&frames=60&size=320x180") as source:
         stats = Loop(model, source, [sink]).run()
     assert sink.numbers == list(range(60))
     assert (stats.frames, stats.dropped, stats.state) == (60, 0, "ended")
+
+
+@pytest.mark.parametrize("frames", [None, 7])
+def test_a_bundle_for_throughput_shows_every_frame_of_a_file_in_order(tmp_path: Path, frames: int | None):
+    several = dataclasses.replace(OPENVINO, config={"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 3})
+    sink = Slow()
+    folder = make_bundle(tmp_path / "b", 64, 96, variants=(several,))
+    with load(folder) as model, open_source("test:?fps=0&frames=40&size=320x180") as source:
+        assert model.requests >= 2
+        stats = Loop(model, source, [sink], frames=frames).run()
+    assert sink.numbers == list(range(frames or 40))
+    assert stats.dropped == 0
+
+
+def test_a_camera_is_asked_for_what_the_bundle_was_built_to_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No test machine has a camera: what would be opened is noted, and there is none."""
+    asked: list[str] = []
+
+    def note(uri: str) -> NoReturn:
+        asked.append(uri)
+        raise SourceError("no camera in this test")
+
+    monkeypatch.setattr("edgekit_runtime.app.open_source", note)
+    folder = make_bundle(tmp_path / "b", 64, 96)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["camera"] = {"size": "640x480", "fps": "15"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for source in ("camera:0", "camera:0?size=1280x720", "/dev/video3", "test:"):
+        with pytest.raises(SourceError):
+            run(folder, source, ["null"])
+    assert asked == [
+        "camera:0?size=640x480&fps=15",
+        "camera:0?size=1280x720&fps=15",
+        "camera:/dev/video3?size=640x480&fps=15",
+        "test:",
+    ]
 
 
 @pytest.mark.parametrize(

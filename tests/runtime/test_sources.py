@@ -288,6 +288,14 @@ def test_a_camera_is_asked_for_mjpg_before_its_size_and_says_what_it_granted():
         assert source.fps == 30
 
 
+def test_a_camera_can_be_asked_for_another_format():
+    capture = ScriptedCapture(10)
+    with camera.Camera("camera:0", lambda: capture, camera.Wish(format="YUYV")):
+        assert capture.settings[0] == (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"YUYV"))
+    with pytest.raises(UsageError, match="format must be four letters, like MJPG"):
+        open_source("camera:0?format=jpeg2000")
+
+
 def test_a_lost_camera_is_opened_again():
     captures = [ScriptedCapture(3), ScriptedCapture(0, opens=False), ScriptedCapture(10_000)]
     script = iter(captures)

@@ -27,6 +27,7 @@ from edgekit.export import Exporter
 from edgekit.locate import DEFAULT_BUNDLE
 from edgekit.material import gather
 from edgekit.profiles import Profile, load_profile
+from edgekit.quantise import WAYS, quantise_within
 from edgekit.targets import Target, absent
 from edgekit_experts.taxonomies import CAMVID, DRONESCAPES
 from edgekit_runtime import load
@@ -101,6 +102,22 @@ def test_int8_that_ruins_accuracy_does_not_ship(
     assert all(variant.precision != "int8" for variant in built.manifest.variants)
 
 
+def test_what_one_way_of_quantising_ruins_another_may_save(
+    student_folder: Path, profile: Profile, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ways are tried in their order until one stays within what is allowed; else the nearest is taken."""
+    exporter = Exporter(of_student(load_student(student_folder)), profile)
+    frames = gather(data, DRONESCAPES, (96, 160), 4, 1).calibration
+    losses = iter([3.0, 0.5, 9.0])
+    model, way = quantise_within(exporter.openvino, frames, lambda form: next(losses))
+    assert way == WAYS[1]
+    assert any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
+    losses = iter([3.0, 4.0, 2.0, 2.5])
+    assert quantise_within(exporter.onnx, frames, lambda form: next(losses))[1] == WAYS[2]
+    monkeypatch.setattr("edgekit.quantise.MOST_QUANTISERS", 3)
+    assert quantise_within(exporter.openvino, frames, lambda form: 3.0)[1] == WAYS[0], "large networks: one way"
+
+
 def test_mixed_precision_saves_what_int8_ruins(
     fragile_student_folder: Path, student_folder: Path, profile: Profile, data: Path, tmp_path: Path
 ) -> None:
@@ -133,6 +150,22 @@ def test_equal_inputs_give_equal_bytes(student_folder: Path, profile: Profile, d
         return [dict(make_form(exporter, target.engine, "int8", frames).files) for target in profile.targets]
 
     assert forms() == forms()
+
+
+def test_two_builds_differ_in_nothing_but_what_was_timed(
+    student_folder: Path, profile: Profile, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    one_form = profile.model_copy(update={"precisions": ("fp32",)})
+
+    def built(name: str) -> dict[str, Any]:
+        table = json.loads(build_student(student_folder, one_form, tmp_path / name, data).manifest.to_json())
+        for row in (*table["variants"], *table["candidates"]):
+            for timed in ("p50_ms", "p95_ms", "fps"):
+                row.pop(timed, None)
+        return table
+
+    assert built("a") == built("b")
 
 
 def test_a_data_set_calibrates_and_its_val_split_judges(built: Built) -> None:
@@ -263,6 +296,30 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert "cannot be written" in answer.err
     assert "Rendering" not in answer.err
     assert len(answer.err.strip().splitlines()) <= 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
+def test_a_disk_that_is_full_in_the_middle_of_a_build_is_an_error_and_leaves_no_bundle(
+    student_folder: Path, profile_file: Path, data: Path, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    arguments = ["build", "-p", profile_file, "--student", student_folder, "--data", data, "-o", tmp_path]
+    script = textwrap.dedent(
+        f"""
+        import resource, signal, sys
+        from edgekit.cli import main
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        sys.exit(main({[str(argument) for argument in arguments]!r}))
+        """
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", timeout=200, check=False
+    )
+    assert child.returncode == 1
+    assert "Temporary files cannot be written to" in child.stderr
+    assert "Internal error" not in child.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process there")

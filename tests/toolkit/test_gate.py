@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit import gate
-from edgekit.candidates import Candidate, Fidelity, Measured
+from edgekit.candidates import Candidate, Measured
+from edgekit.judging import Fidelity
 from edgekit.profiles import Profile
 from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError
@@ -16,12 +17,14 @@ from edgekit_runtime.manifest import Variant
 
 def _row(precision: str, ms: float, drop: float = 0.0, agreement: float = 0.99, engine: str = "openvino") -> Measured:
     candidate = Candidate(Target(engine), Variant(engine, "CPU", precision, "model.xml"), {"model.xml": b"x"})
-    return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, Fidelity(0.99), Fidelity(agreement))
+    return Measured(candidate, ms, ms * 1.2, 0.7 - drop, drop, Fidelity(0.99), Fidelity(agreement), fps=1e3 / ms)
 
 
-def _depth_row(precision: str, ms: float, error: float, pytorch: float = 0.001) -> Measured:
+def _depth_row(precision: str, ms: float, error: float, original: float = 0.001) -> Measured:
     candidate = Candidate(Target("openvino"), Variant("openvino", "CPU", precision, "model.xml"), {"model.xml": b"x"})
-    return Measured(candidate, ms, ms, None, None, Fidelity(depth_error=error), Fidelity(depth_error=pytorch))
+    return Measured(
+        candidate, ms, ms, None, None, Fidelity(depth_error=error), Fidelity(depth_error=original), fps=1e3 / ms
+    )
 
 
 def test_depth_that_is_shifted_too_far_does_not_ship(profile: Profile) -> None:
@@ -84,10 +87,16 @@ def test_where_nothing_could_be_timed_the_first_of_the_ladder_that_passes_ships(
     assert [row["p50_ms"] for row in gate.candidate_table(blind, profile, blind[2], (), "miou")] == [None] * 3
 
 
+def test_for_throughput_the_one_with_most_frames_a_second_ships(profile: Profile) -> None:
+    quick, many = replace(_row("int8", 4), fps=250.0), replace(_row("bf16", 7), fps=400.0)
+    assert gate.require([quick, many], profile) is quick
+    assert gate.require([quick, many], profile.model_copy(update={"hint": "throughput"})) is many
+
+
 def test_an_export_that_differs_from_pytorch_stops_the_build() -> None:
-    gate.check_export(_row("fp32", 20, agreement=0.999))
-    gate.check_export(_depth_row("fp32", 20, 0.0))
+    gate.check_export(_row("fp32", 20, agreement=0.999), "PyTorch")
+    gate.check_export(_depth_row("fp32", 20, 0.0), "PyTorch")
     with pytest.raises(BuildError, match=r"differs from PyTorch: depth is off by 3\.00%"):
-        gate.check_export(_depth_row("fp32", 20, 0.0, pytorch=0.03))
+        gate.check_export(_depth_row("fp32", 20, 0.0, original=0.03), "PyTorch")
     with pytest.raises(BuildError, match=r"differs from PyTorch: 93\.00%"):
-        gate.check_export(_row("fp32", 20, agreement=0.93))
+        gate.check_export(_row("fp32", 20, agreement=0.93), "PyTorch")

@@ -22,6 +22,7 @@ from edgekit import tensorrt_graph as graphs
 from edgekit.build import Built, build_student
 from edgekit.deployable import of_student
 from edgekit.export import CentredInput, DeployGraph, Exporter, network_rgb
+from edgekit.material import Material
 from edgekit.profiles import Profile, load_profile
 from edgekit.quantise import quantise
 from edgekit.targets import Target, absent
@@ -92,6 +93,11 @@ def answers(model: onnx.ModelProto, image: np.ndarray) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"image": image[None]}), strict=True))
+
+
+def material_of(frames: list[np.ndarray]) -> Material:
+    """Frames to calibrate with, and none to judge by."""
+    return Material(tuple(frames), (), "a test", {})
 
 
 def parsed(model: onnx.ModelProto, exporter: Exporter) -> bytes:
@@ -185,7 +191,7 @@ def test_tensorrt_takes_our_int8_and_refuses_a_quantised_bias(
     exporter: Exporter, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
     """ONNX Runtime's own quantiser writes biases as int32 with a DequantizeLinear."""
-    ours = tensorrt_form(exporter, RTX, "int8", frames)
+    ours = tensorrt_form(exporter, RTX, "int8", material_of(frames))
     assert ours.files["tensorrt-rtx/int8/model.engine"]
     assert not _int32_biases(onnx.load_model_from_string(ours.files[ours.model]))
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -247,7 +253,7 @@ def test_transformers_are_taken_too(rtx_profile: Profile, frames: list[np.ndarra
     from edgekit.offshelf import of_checkpoint
 
     exporter = Exporter(of_checkpoint(str(tiny_segformer(tmp_path / "segformer")), (96, 160), (96, 160)), rtx_profile)
-    form = tensorrt_form(exporter, RTX, "fp16", [])
+    form = tensorrt_form(exporter, RTX, "fp16", material_of([]))
     assert form.files[str(form.config["engine"])]
     found = answers(onnx.load_model_from_string(form.files[form.model]), frames[0])
     assert np.mean(found["labels"][0] == exporter.reference(frames[0])["labels"]) > 0.97
@@ -337,18 +343,19 @@ def test_gpus_to_build_for_are_of_the_profile(student_folder: Path, rtx_profile:
     source = of_student(load_student(student_folder))
     old = rtx_profile.model_copy(update={"compute_capabilities": ("5.2",)})
     with pytest.raises(BuildError, match=r"builds nothing for compute capability 5\.2"):
-        tensorrt_form(Exporter(source, old), RTX, "fp32", [])
+        tensorrt_form(Exporter(source, old), RTX, "fp32", material_of([]))
     none = rtx_profile.model_copy(update={"compute_capabilities": ()})
     with pytest.raises(BuildError, match="names no GPUs to build for"):
-        tensorrt_form(Exporter(source, none), RTX, "fp32", [])
+        tensorrt_form(Exporter(source, none), RTX, "fp32", material_of([]))
     with pytest.raises(ProfileError, match=r"line 6: compute_capabilities"):
         profile_of("nvidia-rtx", tmp_path, 'compute_capabilities = ["sm86"]\n')
 
 
 def test_equal_inputs_give_equal_graphs(exporter: Exporter) -> None:
     """The engine is TensorRT's affair; what it is built from is the same every time."""
-    again = Exporter(exporter.source, exporter.profile)
-    assert tensorrt_form(exporter, "tensorrt", "fp16", []).files == tensorrt_form(again, "tensorrt", "fp16", []).files
+    again, nothing = Exporter(exporter.source, exporter.profile), material_of([])
+    first, second = (tensorrt_form(each, "tensorrt", "fp16", nothing) for each in (exporter, again))
+    assert first.files == second.files
 
 
 def test_without_tensorrt_the_build_says_what_to_install(

@@ -18,8 +18,9 @@ from edgekit import gate
 from edgekit.bundle import check_writable, file_entries, write_zip
 from edgekit.candidates import Candidate, Form, Measured, Skipped
 from edgekit.console import progress
-from edgekit.deployable import Deployable, of_student
+from edgekit.deployable import of_student
 from edgekit.export import Exporter
+from edgekit.exportable import Exportable, Source
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
@@ -74,17 +75,16 @@ def build_student(
     """`build` of the student in a folder. Raises CheckpointError, too."""
     _check_engine(profile)
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
-    return build(of_student(load_student(folder), checkpoint=files), profile, output, data, say)
+    return build(Exporter(of_student(load_student(folder), checkpoint=files), profile), output, data, say)
 
 
 def build(
-    source: Deployable,
-    profile: Profile,
+    exporter: Exportable,
     output: Path,
     data: Path | str | None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Built:
-    """Builds a network for a profile into `output/<name>.edgekit`.
+    """Builds a network for its profile into `output/<name>.edgekit`.
 
     `data` is the data set to calibrate and judge with; None: the synthetic world. Raises BuildError when nothing
     passes the accuracy gate or the bundle cannot be written, DataError; nothing is left under the final name
@@ -92,10 +92,10 @@ def build(
     """
     started = time.monotonic()
     switch_off()
+    source, profile = exporter.source, exporter.profile
     _check_engine(profile)
     path = output / f"{source.name}{SUFFIX}"
     check_writable(path)
-    exporter = Exporter(source, profile)
     material = gather(data, exporter.taxonomy, exporter.input_size, profile.calibration_frames, profile.judged_frames)
     say(f"Calibrating and judging with {material.origin}.")
 
@@ -106,7 +106,7 @@ def build(
     if baseline is None:
         reasons = "; ".join(skip.reason for skip in skipped)
         raise BuildError(f"{profile.target.engine} cannot run the float32 graph here: {reasons}.")
-    gate.check_export(baseline)
+    gate.check_export(baseline, exporter.original)
     chosen = gate.require(rows, profile)
     tried = (gate.choose(rows, profile, target) for target in profile.targets[1:])
     fallbacks = [row for row in tried if row is not None]
@@ -127,14 +127,15 @@ def build(
             **_provenance(exporter, material),
             "doubts": _doubts(source, chosen, material),
         },
-        display={"target_fps": profile.target_fps},
+        camera=profile.camera.options,
+        display={"target_fps": profile.target_fps, **profile.display.model_dump()},
     )
     write_zip(path, manifest, files)
     report = write_report(path, manifest, tuple(skipped), trial, chosen)
     return Built(path, manifest, tuple(skipped), material.origin, time.monotonic() - started, report)
 
 
-def _make(exporter: Exporter, material: Material) -> tuple[list[Candidate], list[Skipped]]:
+def _make(exporter: Exportable, material: Material) -> tuple[list[Candidate], list[Skipped]]:
     made: list[Candidate] = []
     skipped: list[Skipped] = []
     profile = exporter.profile
@@ -179,7 +180,7 @@ def _variant(row: Measured) -> Variant:
     )
 
 
-def _provenance(exporter: Exporter, material: Material) -> dict[str, Any]:
+def _provenance(exporter: Exportable, material: Material) -> dict[str, Any]:
     return {
         **exporter.source.provenance,
         "data": material.provenance,
@@ -190,7 +191,7 @@ def _provenance(exporter: Exporter, material: Material) -> dict[str, Any]:
     }
 
 
-def _doubts(source: Deployable, chosen: Measured, material: Material) -> list[str]:
+def _doubts(source: Source, chosen: Measured, material: Material) -> list[str]:
     """What was found here; where nothing was labelled, what was found when the network learnt, too."""
     learnt = () if material.labelled else source.doubts
     return [*chosen.doubts, *(doubt for doubt in learnt if doubt not in chosen.doubts)]

@@ -90,3 +90,17 @@ def explained(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {(error.strerror or str(error)).lower()}{free}.",
             hint="Choose another place with -o DIR." if not free else "Free some space, or choose another -o DIR.",
         ) from error
+
+
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """What goes wrong in writing temporary files, ours or OpenVINO's, as BuildError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        place = tempfile.gettempdir()
+        free = shutil.disk_usage(place).free >> 20
+        raise BuildError(
+            f"Temporary files cannot be written to {place} ({free} MB are free): {str(error).splitlines()[-1]}.",
+            hint="Free some space, or name another folder in the variable TMPDIR.",
+        ) from error

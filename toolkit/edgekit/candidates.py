@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle import file_entries, write_folder
-from edgekit.export import Arrays, Exporter
-from edgekit.material import Judged, Material
+from edgekit.allowance import Allowance, Run, running_onnx, running_openvino
+from edgekit.bundle import file_entries, temporary_files, write_folder
+from edgekit.exportable import Exportable
+from edgekit.judging import LABELS, Arrays, Fidelity
+from edgekit.material import Material
 from edgekit.profiles import Profile
-from edgekit.quantise import Frames, quantise, quantise_partly
+from edgekit.quantise import quantise_partly, quantise_within
 from edgekit.targets import CPU, TENSORRT, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import open_engine
@@ -26,30 +26,21 @@ from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.engines.tensorrt.cuda import find_gpu
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant
-from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.prepare import prepare_variant
-from edgekit_student.metrics import Confusion, confusion, miou
 
-WARM_UP = 8
-BLOCKS, BLOCK = 12, 5
-TIMING_SECONDS = 8.0
 BASELINE: Precision = "fp32"
-# Outputs of the deploy graph.
-LABELS, DEPTH = "labels", "depth"
-
-ClassMap = npt.NDArray[np.uint8]
-Milliseconds = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Form:
     """One form of the graph for an engine: `model` is the file to open, `files` all by name in the bundle, `config`
-    what the engine has to know about them.
+    what the engine has to know about them; `way` says how it was quantised.
     """
 
     model: str
     files: Mapping[str, bytes] = field(repr=False)
     config: Mapping[str, Any] = field(default_factory=dict)
+    way: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +54,7 @@ class Candidate:
     files: Mapping[str, bytes] = field(repr=False)
     absent: str = ""
     stand_in: Variant | None = None
+    way: str = ""
 
     @property
     def key(self) -> str:
@@ -82,25 +74,15 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """How near a candidate comes to something else that answers the same question, None for what it does not answer.
-
-    `agreement` is the share of pixels of the same class, `depth_error` the mean difference of depth as a share of
-    the mean depth; both 0..1.
-    """
-
-    agreement: float | None = None
-    depth_error: float | None = None
-
-
-@dataclass(frozen=True)
 class Measured:
     """What was found out about a candidate on this machine.
 
     `miou` is 0..1, against labels or, without any, against the baseline's class maps; `drop` is what it lies below
-    the baseline. `baseline` compares it with the baseline on the judged frames, `pytorch` with PyTorch on the golden
-    ones. `doubts` say in words what speaks against what the network has learnt. Where this machine has no such
-    device, latencies are None, and the rest was found out on another (`Candidate.stand_in`).
+    the baseline. `baseline` compares it with the baseline on the judged frames, `original` with the network as it came
+    (in PyTorch, or an ONNX file in ONNX Runtime) on the golden ones. `doubts` say in words what speaks against what the
+    network has learnt. `fps` is with as many frames at once as the engine takes. `ran_on` is the library and the
+    devices, or execution providers, that it really used. Where this machine has no such device, latencies and `fps` are
+    None, and the rest was found out on another (`Candidate.stand_in`).
     """
 
     candidate: Candidate
@@ -109,12 +91,14 @@ class Measured:
     miou: float | None
     drop: float | None
     baseline: Fidelity
-    pytorch: Fidelity
+    original: Fidelity
     doubts: tuple[str, ...] = ()
+    fps: float | None = None
+    ran_on: str = ""
 
 
 def make_form(
-    exporter: Exporter, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
+    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
 ) -> Form:
     """Exports (and quantises) one form. Mixed precision begins with the `int8` form of the same engine, made anew where
     it is not given. Raises BuildError, also where mixed precision is not needed.
@@ -122,9 +106,9 @@ def make_form(
     if engine in TENSORRT:
         from edgekit.tensorrt import tensorrt_form
 
-        return tensorrt_form(exporter, engine, precision, material.calibration)
+        return tensorrt_form(exporter, engine, precision, material)
     if engine == "onnxruntime":
-        return _onnx_form(exporter, precision, material.calibration)
+        return _onnx_form(exporter, precision, material)
     return _openvino_form(exporter, precision, material, int8)
 
 
@@ -132,65 +116,44 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
     """A form as a target runs it."""
 
     def variant(on: Target) -> Variant:
-        told = settings(on, precision, threads=profile.threads, hint=profile.hint)
+        told = settings(on, precision, threads=profile.threads, hint=profile.hint, spinning=profile.spinning)
         if on == target:
             told |= form.config
         return Variant(on.engine, on.device, precision, form.model, told)
 
     stand_in = variant(target.stand_in) if absent(target) else None
-    return Candidate(target, variant(target), form.files, profile.missing(target), stand_in)
+    return Candidate(target, variant(target), form.files, profile.missing(target), stand_in, form.way)
 
 
-def _openvino_form(exporter: Exporter, precision: Precision, material: Material, int8: Form | None) -> Form:
+def _openvino_form(exporter: Exportable, precision: Precision, material: Material, int8: Form | None) -> Form:
     import openvino
 
-    model = exporter.openvino()
+    model, way = exporter.openvino(), ""
+
+    def run(form: Any, **told: str) -> Run:
+        return running_openvino(exporter, openvino.compile_model(form, CPU, told))
+
+    if precision in ("int8", "mixed"):
+        allowance = Allowance(exporter, material, run(model, INFERENCE_PRECISION_HINT="f32"))
     if precision == "int8":
-        model = quantise(model, material.calibration)
+        model, way = quantise_within(exporter.openvino, material.calibration, lambda form: allowance.spent(run(form)))
     elif precision == "mixed":
         int8 = int8 or _openvino_form(exporter, "int8", material, None)
         weights = int8.files[int8.model.removesuffix(".xml") + ".bin"]
         whole = openvino.Core().read_model(model=int8.files[int8.model], weights=weights)
-        judged = [frame.image for frame in material.judged]
-        spent = _allowance(exporter, model, material)
-        model = quantise_partly(model, whole, material.calibration, judged, spent)
+
+        def spent(compiled: Any) -> float:
+            return allowance.spent(running_openvino(exporter, compiled))
+
+        model = quantise_partly(model, whole, material.calibration, allowance.images, spent)
     _name_plainly(model)
     # Half precisions are asked of the engine; their files are the same.
     stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, temporary_files():
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
         files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
-    return Form(f"{stem}.xml", files)
-
-
-def _allowance(exporter: Exporter, fp32: Any, material: Material) -> Callable[[Any], float]:
-    """How much of what the profile allows a compiled form has lost: 0 for float32, 1 at the limit."""
-    import openvino
-
-    profile, taxonomy = exporter.profile, exporter.taxonomy
-    images = [frame.image for frame in material.judged]
-
-    def said(compiled: Any) -> list[Arrays]:
-        results = (compiled(image[None]) for image in images)
-        return [{name: np.array(result[name][0]) for name in exporter.graph.outputs} for result in results]
-
-    baseline = said(openvino.compile_model(fp32, CPU, {"INFERENCE_PRECISION_HINT": "f32"}))
-    targets = targets_of(material.judged, class_maps(baseline)) if taxonomy else []
-
-    def reached(answers: Sequence[Arrays]) -> float:
-        return miou(tally(class_maps(answers), targets, taxonomy)) if taxonomy else 0.0
-
-    best = reached(baseline)
-
-    def spent(compiled: Any) -> float:
-        answers = said(compiled)
-        parts = [100 * (best - reached(answers)) / max(profile.allowed_drop_points, 1e-6)]
-        if (error := fidelity(answers, baseline).depth_error) is not None:
-            parts.append(100 * error / max(profile.allowed_depth_error_percent, 1e-6))
-        return max(parts)
-
-    return spent
+    return Form(f"{stem}.xml", files, way=way)
 
 
 def _name_plainly(model: Any) -> None:
@@ -202,16 +165,19 @@ def _name_plainly(model: Any) -> None:
         del model.get_rt_info()[section]
 
 
-def _onnx_form(exporter: Exporter, precision: Precision, calibration: Frames) -> Form:
-    model = exporter.onnx()
+def _onnx_form(exporter: Exportable, precision: Precision, material: Material) -> Form:
+    model, way = exporter.onnx(), ""
     if precision == "int8":
-        model = quantise(model, calibration)
+        allowance = Allowance(exporter, material, running_onnx(exporter, model))
+        model, way = quantise_within(
+            exporter.onnx, material.calibration, lambda form: allowance.spent(running_onnx(exporter, form))
+        )
     name = f"onnxruntime/{precision}/model.onnx"
-    return Form(name, {name: model.SerializeToString(deterministic=True)})
+    return Form(name, {name: model.SerializeToString(deterministic=True)}, way=way)
 
 
 @contextmanager
-def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
+def opened(exporter: Exportable, candidates: Sequence[Candidate]) -> Iterator[tuple[dict[str, Engine], dict[str, str]]]:
     """Every candidate, or what stands in for it here, opened by the runtime's own engines from a trial bundle; and why
     others could not be.
 
@@ -230,7 +196,8 @@ def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tupl
     engines: dict[str, Engine] = {}
     refused: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as folder:
-        write_folder(Path(folder) / "bundle", manifest, files)
+        with temporary_files():
+            write_folder(Path(folder) / "bundle", manifest, files)
         bundle = open_bundle(Path(folder) / "bundle")
         try:
             for candidate in candidates:
@@ -246,33 +213,6 @@ def opened(exporter: Exporter, candidates: Sequence[Candidate]) -> Iterator[tupl
                 engine.close()
 
 
-def time_engines(
-    engines: Mapping[str, Engine], images: Sequence[npt.NDArray[np.uint8]], advance: Callable[[], None]
-) -> dict[str, Milliseconds]:
-    """Milliseconds of single inferences by engine, after a warm-up.
-
-    Blocks are interleaved (A B C, A B C, …), so that what else the machine does hits all alike. Give the forms for
-    one library at a time: idle threads of ONNX Runtime spin and would slow down whatever is timed after them.
-    """
-    for engine in engines.values():
-        for _ in range(WARM_UP):
-            engine.infer(images[0][None])
-    spent: dict[str, list[float]] = {key: [] for key in engines}
-    deadline = time.monotonic() + TIMING_SECONDS
-    for number in range(BLOCKS):
-        for key, engine in engines.items():
-            for step in range(BLOCK + 1):
-                image = images[(number + step) % len(images)][None]
-                started = time.perf_counter()
-                engine.infer(image)
-                if step:  # the first one finds the caches full of the previous engine's weights
-                    spent[key].append((time.perf_counter() - started) * 1e3)
-        advance()
-        if time.monotonic() > deadline and number >= 2:
-            break
-    return {key: np.asarray(values) for key, values in spent.items()}
-
-
 def answers(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[Arrays]:
     """The outputs by name, `(h, w)`, for each image; copies, the engine's memory is its own."""
     return [
@@ -282,42 +222,6 @@ def answers(engine: Engine, images: Sequence[npt.NDArray[np.uint8]]) -> list[Arr
         }
         for image in images
     ]
-
-
-def fidelity(found: Sequence[Arrays], expected: Sequence[Arrays]) -> Fidelity:
-    """Of what was found for some images to what was expected."""
-    pairs = list(zip(found, expected, strict=True))
-    agreement = depth_error = None
-    if LABELS in found[0]:
-        agreement = float(np.mean([np.mean(a[LABELS] == b[LABELS]) for a, b in pairs]))
-    if DEPTH in found[0]:
-        scale = float(np.mean([np.abs(b[DEPTH]).mean() for _, b in pairs]))
-        difference = float(np.mean([np.abs(a[DEPTH] - b[DEPTH]).mean() for a, b in pairs]))
-        depth_error = difference / max(scale, 1e-9)
-    return Fidelity(agreement, depth_error)
-
-
-def class_maps(said: Sequence[Arrays]) -> list[ClassMap]:
-    return [each[LABELS] for each in said]
-
-
-def tally(maps: Sequence[ClassMap], targets: Sequence[ClassMap], taxonomy: Taxonomy) -> Confusion:
-    """Confusion at the targets' resolution: class maps are enlarged as the overlay does it, by nearest pixel."""
-    classes = len(taxonomy)
-    total: Confusion = np.zeros((classes, classes + 1), np.int64)
-    for found, target in zip(maps, targets, strict=True):
-        enlarged = found
-        if found.shape != target.shape:
-            size = (target.shape[1], target.shape[0])
-            enlarged = np.asarray(cv2.resize(found, size, interpolation=cv2.INTER_NEAREST))
-        total = total + confusion(enlarged, target, classes, taxonomy.ignore)
-    return total
-
-
-def targets_of(judged: Sequence[Judged], baseline: Sequence[ClassMap]) -> list[ClassMap]:
-    """Labels where every frame has them, else the baseline's own class maps."""
-    labels = [frame.labels for frame in judged if frame.labels is not None]
-    return labels if len(labels) == len(judged) else list(baseline)
 
 
 def ladder(profile: Profile) -> list[tuple[Target, Precision]]:

@@ -24,7 +24,8 @@ class Deployable:
     `(1, features, h/stride, w/stride)`: those of `outputs` in their order, logits for labels.
 
     `mean` and `std` are `(1, 3, 1, 1)`, `statistics` decode what is standardised (`encoding.decode`). `input_size`
-    (height, width) is what the network works best at, None where it takes any; sides are multiples of `multiple`.
+    (height, width) is what the network works best at, the only one that it takes if `fixed`, None where it takes any;
+    sides are multiples of `multiple`.
     `provenance` goes into the manifest, `doubts` say in words what speaks against what it has learnt.
     """
 
@@ -36,6 +37,7 @@ class Deployable:
     stride: int
     input_size: Size | None
     multiple: int = 16
+    fixed: bool = False
     statistics: Statistics = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.deployable import Deployable, Size
+from edgekit.operations import named
 from edgekit.profiles import Profile
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.manifest import TensorSpec
@@ -260,6 +261,26 @@ def deploy_outputs(source: Deployable) -> dict[str, Modality]:
     return found
 
 
+def rounded_up(size: Size, multiple: int) -> Size:
+    """The next size whose sides are multiples."""
+    height, width = (-(-side // multiple) * multiple for side in size)
+    return height, width
+
+
+def working_size(network: str, profile: Profile, frame: Size, only: Size | None) -> Size:
+    """(height, width) at which a network works on frames of that size; `only` is the one that it takes, None: any.
+
+    Raises BuildError where the profile wants another.
+    """
+    wanted = profile.network_size
+    if isinstance(wanted, tuple) and only not in (None, wanted):
+        raise BuildError(
+            f"{network} takes pictures of {only[1]}x{only[0]} only.",
+            hint='Leave network_size out of the profile, or set it to "student".',
+        )
+    return only or (wanted if isinstance(wanted, tuple) else frame)
+
+
 @dataclass(frozen=True)
 class Exporter:
     """The deploy graph of one network for one profile, in the forms that engines read.
@@ -276,6 +297,10 @@ class Exporter:
         """The same with the front that GPUs have fastest."""
         return replace(self, fold=CentredInput.fold)
 
+    @property
+    def original(self) -> str:
+        return "PyTorch"
+
     @cached_property
     def input_size(self) -> Size:
         """(height, width) of the frames that the graph takes."""
@@ -283,19 +308,22 @@ class Exporter:
         if self.profile.network_size != "student":
             return wanted
         if trained is not None:
+            if self.source.fixed:
+                return trained
             if all(abs(a - b) <= SAME_SIZE * b for a, b in zip(trained, wanted, strict=True)):
                 return wanted
             wanted = trained
         # Odd sizes at the coarser scales would have to be cropped, which costs a copy each.
-        multiple = self.source.multiple
-        height, width = (-(-side // multiple) * multiple for side in wanted)
-        return height, width
+        return rounded_up(wanted, self.source.multiple)
 
     @property
     def network_size(self) -> Size:
-        """(height, width) that the network itself works at; the graph resizes when it is not `input_size`."""
-        wanted = self.profile.network_size
-        return wanted if isinstance(wanted, tuple) else self.input_size
+        """(height, width) that the network itself works at; the graph resizes when it is not `input_size`.
+
+        Raises BuildError where the profile wants another size than the only one that the network takes.
+        """
+        only = self.source.input_size if self.source.fixed else None
+        return working_size(self.source.name, self.profile, self.input_size, only)
 
     @cached_property
     def graph(self) -> DeployGraph:
@@ -344,18 +372,18 @@ class Exporter:
     @cached_property
     def _program(self) -> torch.export.ExportedProgram:
         example = (torch.zeros(1, *self.input_size, 3, dtype=torch.uint8),)
-        with torch.no_grad(), warnings.catch_warnings():
+        with named(self.source.name, "torch.export"), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about its own internals
             return torch.export.export(self.graph, example)
 
     def openvino(self) -> Any:
-        """A fresh `openvino.Model` in float32."""
+        """A fresh `openvino.Model` in float32. Raises BuildError that names what OpenVINO does not know."""
         from edgekit_runtime.telemetry import switch_off
 
         switch_off()
         import openvino
 
-        with warnings.catch_warnings():
+        with named(self.source.name, "OpenVINO"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = openvino.convert_model(self._program)
         model.inputs[0].set_names({INPUT})
@@ -366,12 +394,12 @@ class Exporter:
         return model
 
     def onnx(self) -> Any:
-        """A fresh `onnx.ModelProto` in float32, opset `OPSET`."""
+        """A fresh `onnx.ModelProto` in float32, opset `OPSET`. Raises BuildError that names what ONNX does not know."""
         import logging
 
         # The exporter reports every optional package that is not there.
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with named(self.source.name, "ONNX"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 self._program,
@@ -383,7 +411,7 @@ class Exporter:
             )
         assert program is not None
         model = program.model_proto
-        _strip(model)
+        strip(model)
         return model
 
     def _check(self, graph: DeployGraph) -> None:
@@ -403,7 +431,7 @@ class Exporter:
             )
 
 
-def _strip(model: Any) -> None:
+def strip(model: Any) -> None:
     """Removes names and traces of the machine that exported: they are large, and never the same twice."""
     del model.metadata_props[:]
     model.doc_string = ""

@@ -10,14 +10,16 @@ from edgekit.profiles import Profile
 from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError
 
-# The exported float32 graph is the same arithmetic as PyTorch's, in another order.
+# The exported float32 graph is the same arithmetic as the original's, in another order.
 SAME_GRAPH = 0.995
 SAME_DEPTH = 0.005
 
 
-def check_export(baseline: Measured) -> None:
-    """Raises BuildError when the float32 graph is not the network: nothing else would mean anything then."""
-    found = baseline.pytorch
+def check_export(baseline: Measured, original: str) -> None:
+    """Raises BuildError when the float32 graph is not the network as the library `original` runs it: nothing else would
+    mean anything then.
+    """
+    found = baseline.original
     if found.agreement is not None and found.agreement < SAME_GRAPH:
         what = f"{found.agreement:.2%} of the golden pixels agree"
     elif found.depth_error is not None and not found.depth_error <= SAME_DEPTH:
@@ -25,7 +27,7 @@ def check_export(baseline: Measured) -> None:
     else:
         return
     raise BuildError(
-        f"The exported graph differs from PyTorch: {what}.",
+        f"The exported graph differs from {original}: {what}.",
         hint="An operation of the network does not survive the export; please report this network.",
     )
 
@@ -34,16 +36,17 @@ def verdict(row: Measured, profile: Profile) -> str:
     """Why a candidate may not ship; empty when it may."""
     if row.drop is not None and row.drop * 100 > profile.allowed_drop_points:
         return f"loses {row.drop * 100:.2f} points of mIoU, {profile.allowed_drop_points:g} are allowed"
-    agreement, depth = row.pytorch.agreement, row.baseline.depth_error
+    agreement, depth = row.original.agreement, row.baseline.depth_error
     if agreement is not None and agreement < profile.min_agreement:
-        return f"agrees with PyTorch in {agreement:.1%} of the pixels, {profile.min_agreement:.0%} are asked for"
+        return f"agrees with the original in {agreement:.1%} of the pixels, {profile.min_agreement:.0%} are asked for"
     if depth is not None and not depth * 100 <= profile.allowed_depth_error_percent:
         return f"shifts depth by {depth:.2%}, {profile.allowed_depth_error_percent:g}% is allowed"
     return ""
 
 
 def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measured | None:
-    """The fastest candidate of a target that passes; only precisions of the profile's ladder count.
+    """The fastest candidate of a target that passes, in latency or throughput as the profile hints; only precisions of
+    its ladder count.
 
     Where this machine cannot time them, the first in the ladder.
     """
@@ -57,7 +60,9 @@ def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measur
 
     def pace(row: Measured) -> float:
         place = [str(precision) for precision in profile.precisions].index(row.candidate.variant.precision)
-        return place if row.p50_ms is None else row.p50_ms
+        if row.p50_ms is None or row.fps is None:
+            return place
+        return 1 / row.fps if profile.hint == "throughput" else row.p50_ms
 
     return min(passed, key=pace, default=None)
 
@@ -98,11 +103,14 @@ def candidate_table(
             "device": row.candidate.variant.device,
             "p50_ms": rounded(row.p50_ms, 3),
             "p95_ms": rounded(row.p95_ms, 3),
+            "fps": rounded(row.fps, 1),
             "not_measured": row.candidate.absent,
+            "ran_on": row.ran_on,
+            "quantised": row.candidate.way,
             **_accuracy(row, metric),
-            "agreement": rounded(row.pytorch.agreement),
+            "agreement": rounded(row.original.agreement),
             "depth_error": rounded(row.baseline.depth_error),
-            "depth_error_pytorch": rounded(row.pytorch.depth_error),
+            "depth_error_original": rounded(row.original.depth_error),
             "size_bytes": row.candidate.size,
             "chosen": row is chosen,
             "fallback": any(row is fallback for fallback in fallbacks),

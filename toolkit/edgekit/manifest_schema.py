@@ -34,7 +34,13 @@ def manifest_schema() -> dict[str, Any]:
             "files": {"type": "object", "propertyNames": _PATH, "additionalProperties": {"$ref": "#/$defs/file"}},
             "candidates": {"type": "array", "items": {"type": "object"}},
             "provenance": {"type": "object"},
-            "display": {"type": "object"},
+            "camera": {
+                "type": "object",
+                "description": "what cameras are asked for where the user says nothing",
+                "propertyNames": {"enum": ["size", "fps", "format"]},
+                "additionalProperties": {"type": "string", "pattern": "^[A-Za-z0-9.]{1,20}$"},
+            },
+            "display": {"type": "object", "description": "how results are shown at first"},
         },
         "$defs": {
             "tensor": {

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 import edgekit_runtime
+from edgekit_runtime.flight import Flight
 
 
 def probe(path: str, frames: int) -> dict[str, Any]:
-    """`first`: time.time() at the first result; `ms`: single inferences after a warm-up; `rss_mb`: peak or None."""
+    """`first`: time.time() at the first result; after a warm-up, `ms`: from the start of each frame to its answer, and
+    `seconds` for all, with as many at once as the bundle is made for; `rss_mb`: peak or None.
+    """
     model = edgekit_runtime.load(path)
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*model.manifest.input_size, 3), np.uint8) for _ in range(4)]
@@ -24,12 +27,21 @@ def probe(path: str, frames: int) -> dict[str, Any]:
     first = time.time()
     for image in images * 2:
         model(image)
+    flight = Flight(model, model.requests)
+    began = time.perf_counter()
+    spent = [
+        result.timing.inference_ms
+        for number in range(frames + 1)
+        for result in (flight.send(images[number % len(images)]) if number < frames else flight.land())
+    ]
     return {
         "first": first,
-        "ms": [model(images[number % len(images)]).timing.inference_ms for number in range(frames)],
+        "ms": spent,
+        "seconds": time.perf_counter() - began,
         "rss_mb": _peak_mb(),
         "engine": model.engine,
         "precision": model.variant.precision,
+        "requests": model.requests,
         "input_size": list(model.manifest.input_size),
     }
 

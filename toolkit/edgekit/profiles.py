@@ -7,7 +7,6 @@ come with edgekit; a path to a `.toml` file is a profile of one's own.
 from __future__ import annotations
 
 import platform
-import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from edgekit.machine import board_name
 from edgekit.targets import CPU, TENSORRT, Hint, Precision, Target, absent, target_of
-from edgekit_experts.validation import first_fault, size_of
+from edgekit_experts.validation import first_fault, line_of, size_of
 from edgekit_runtime.errors import ProfileError
 from edgekit_runtime.files import read_text
 
@@ -52,6 +51,31 @@ class Machine(BaseModel):
         return sum(map(bool, (self.systems, self.architectures, self.board)))
 
 
+class Camera(BaseModel):
+    """What cameras are asked for on the device; empty leaves the driver's choice."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Annotated[str, Field(pattern=r"^(\d{2,4}x\d{2,4})?$")] = ""
+    fps: Annotated[float, Field(ge=0, le=1000)] = 0
+    format: Annotated[str, Field(pattern=r"^([A-Za-z0-9]{4})?$")] = ""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As a manifest has them."""
+        told = {"size": self.size, "fps": f"{self.fps:g}" if self.fps else "", "format": self.format}
+        return {key: value for key, value in told.items() if value}
+
+
+class Display(BaseModel):
+    """How results are shown at first: `opacity` of the class colours, `depth` where there is some beside labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    opacity: Annotated[float, Field(ge=0, le=1)] = 0.5
+    depth: bool = False
+
+
 class Profile(BaseModel):
     """A validated profile; see `device_profiles/generic-cpu.toml`.
 
@@ -69,6 +93,7 @@ class Profile(BaseModel):
     network_size: Literal["student", "input"] | Size
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
+    spinning: bool
     hint: Hint
     allowed_drop_points: Annotated[float, Field(ge=0, le=100)]
     allowed_depth_error_percent: Annotated[float, Field(ge=0, le=100)]
@@ -78,6 +103,8 @@ class Profile(BaseModel):
     target_fps: Annotated[float, Field(gt=0)]
     compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
     machine: Machine = Machine()
+    camera: Camera = Camera()
+    display: Display = Display()
     power: str = ""
     doctor: tuple[str, ...] = ()
 
@@ -143,12 +170,9 @@ class _Layer:
     text: str
     table: dict[str, Any]
 
-    def line(self, key: str) -> int | None:
-        """The line, counted from 1, where a key is set."""
-        for number, line in enumerate(self.text.splitlines(), start=1):
-            if re.match(rf"""\s*["']?{re.escape(key)}["']?\s*=""", line) or line.strip() == f"[{key}]":
-                return number
-        return None
+    def line(self, *keys: str) -> int | None:
+        """The line, counted from 1, of the innermost of the keys that is set."""
+        return line_of(self.text, *keys)
 
 
 def _inherit(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[_Layer, ...]]:
@@ -210,10 +234,11 @@ def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError
     fault = error.errors(include_url=False)[0]
     key, *inside = (str(part) for part in fault["loc"])
     layer = next((layer for layer in layers if key in layer.table), layers[0])
-    line = next((line for name in (*reversed(inside), key) if (line := layer.line(name))), None)
+    line = layer.line(key, *inside)
     where = f"{layer.path}, line {line}" if line else str(layer.path)
     if fault["type"] == "extra_forbidden":
-        fields = Machine.model_fields if inside else Profile.model_fields
+        tables: dict[str, type[BaseModel]] = {"machine": Machine, "camera": Camera, "display": Display}
+        fields = (tables[key] if inside else Profile).model_fields
         close = get_close_matches((inside or [key])[-1], fields, n=1)
         known = ", ".join(name for name in fields if name != "name")
         hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {known}."

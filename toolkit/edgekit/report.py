@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from edgekit.candidates import LABELS, Measured, Skipped
+from edgekit.candidates import Measured, Skipped
+from edgekit.judging import LABELS, Arrays
 from edgekit.layers import Layer, layers_of
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.colour import colourise
@@ -24,7 +25,6 @@ from edgekit_runtime.manifest import Manifest
 from edgekit_student.metrics import class_iou
 
 if TYPE_CHECKING:
-    from edgekit.export import Arrays
     from edgekit.trial import Trial
 
 TEMPLATE = "report.html.j2"
@@ -54,6 +54,8 @@ def render(bundle: Path, manifest: Manifest, skipped: Sequence[Skipped], trial: 
     layers = _layers(bundle, chosen, trial)
     return template.render(
         manifest=manifest,
+        original=trial.original,
+        throughput=manifest.provenance["profile"]["hint"] == "throughput",
         size=bundle.stat().st_size,
         rows=manifest.candidates,
         skipped=skipped,
@@ -92,7 +94,7 @@ def _classes(manifest: Manifest, trial: Trial, chosen: Measured) -> list[dict[st
 
 
 def _pictures(manifest: Manifest, trial: Trial, chosen: Measured) -> list[list[dict[str, str]]]:
-    """For some golden frames and each output: the frame, what PyTorch says, what ships, and where they differ."""
+    """For some golden frames and each output: the frame, what the original says, what ships, and where they differ."""
     from edgekit_experts.status_page import jpeg_uri
 
     answers = trial.answers[chosen.candidate.key]
@@ -105,7 +107,7 @@ def _pictures(manifest: Manifest, trial: Trial, chosen: Measured) -> list[list[d
             assert output.modality is not None
             both = trial.references[number], answers[number]
             span = None if output.name == LABELS else _span([each[output.name] for each in both])
-            for title, said in zip(("PyTorch", "bundle"), both, strict=True):
+            for title, said in zip((trial.original, "bundle"), both, strict=True):
                 picture = colourise(output.modality, said[output.name], span)
                 picture = np.asarray(cv2.resize(picture, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
                 row.append({"title": f"{output.name}, {title}", "uri": jpeg_uri(picture, PICTURE_WIDTH)})

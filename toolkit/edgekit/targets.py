@@ -114,13 +114,13 @@ def unsupported(target: Target, precision: Precision) -> str:
     return ""
 
 
-def settings(target: Target, precision: Precision, *, threads: int, hint: Hint) -> dict[str, Any]:
+def settings(target: Target, precision: Precision, *, threads: int, hint: Hint, spinning: bool) -> dict[str, Any]:
     """What the engine is told: `config` of a variant."""
     if target.engine in TENSORRT:
         return {}
     if target.engine == "onnxruntime":
         names = dict.fromkeys((target.device, CPU))
-        told: dict[str, Any] = {"providers": [PROVIDERS[name] for name in names]}
+        told: dict[str, Any] = {"providers": [PROVIDERS[name] for name in names], "spinning": spinning}
         return {**told, "intra_op_threads": threads} if threads else told
     told = {"PERFORMANCE_HINT": hint.upper()}
     # What is not INT8 in an INT8 graph is half precision where the device has it; OpenVINO ignores the hint elsewhere.

@@ -10,26 +10,40 @@ of the manifest, and the very graph that it was built from answers as PyTorch do
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgekit import tensorrt_graph as graphs
+from edgekit.allowance import Allowance, running_onnx
 from edgekit.candidates import Form
-from edgekit.export import Exporter
-from edgekit.quantise import Frames, quantise
+from edgekit.exportable import Exportable
+from edgekit.material import Material
+from edgekit.quantise import quantise_within
 from edgekit.targets import EngineName, Precision
 from edgekit_runtime.engines.tensorrt.builder import build_plan
 from edgekit_runtime.engines.tensorrt.library import RTX, load_library
 from edgekit_runtime.errors import BuildError, EngineError
 
 
-def tensorrt_form(exporter: Exporter, engine: EngineName, precision: Precision, calibration: Frames) -> Form:
+def tensorrt_form(exporter: Exportable, engine: EngineName, precision: Precision, material: Material) -> Form:
     """The graph for `tensorrt` or, with an engine for the profile's compute capabilities, `tensorrt-rtx`.
 
     Raises BuildError.
     """
-    model = exporter.for_gpus.onnx()
-    graphs.bytes_at_the_ends(model)
+
+    def fresh() -> Any:
+        model = exporter.for_gpus.onnx()
+        graphs.bytes_at_the_ends(model)
+        return model
+
+    model, way = fresh(), ""
     if precision == "int8":
-        model = quantise(model, calibration)
-        graphs.signed_pairs(model)
+        allowance = Allowance(exporter, material, running_onnx(exporter, model))
+
+        def spent(quantised: Any) -> float:
+            graphs.signed_pairs(quantised)
+            return allowance.spent(running_onnx(exporter, quantised))
+
+        model, way = quantise_within(fresh, material.calibration, spent)
     if engine == RTX:
         graphs.argmax_by_reduction(model)
     if precision == "fp16":
@@ -39,14 +53,14 @@ def tensorrt_form(exporter: Exporter, engine: EngineName, precision: Precision, 
     stem = f"{engine}/{precision}/model"
     onnx = model.SerializeToString(deterministic=True)
     if engine != RTX:
-        return Form(f"{stem}.onnx", {f"{stem}.onnx": onnx})
+        return Form(f"{stem}.onnx", {f"{stem}.onnx": onnx}, way=way)
     plan, version = _built_ahead(exporter, onnx, precision)
     capabilities = list(exporter.profile.compute_capabilities)
     config = {"engine": f"{stem}.engine", "tensorrt": version, "compute_capabilities": capabilities}
-    return Form(f"{stem}.onnx", {f"{stem}.onnx": onnx, f"{stem}.engine": plan}, config)
+    return Form(f"{stem}.onnx", {f"{stem}.onnx": onnx, f"{stem}.engine": plan}, config, way)
 
 
-def _built_ahead(exporter: Exporter, onnx: bytes, precision: Precision) -> tuple[bytes, str]:
+def _built_ahead(exporter: Exportable, onnx: bytes, precision: Precision) -> tuple[bytes, str]:
     """The engine, and the version of the TensorRT that built it."""
     profile = exporter.profile
     if not profile.compute_capabilities:

@@ -85,26 +85,36 @@ def _cast_before(graph: Any, output: str) -> Any:
 
 
 def argmax_by_reduction(model: Any) -> None:
-    """Replaces every ArgMax over axis 1: the lowest index among the channels that are as great as the greatest."""
+    """Replaces every ArgMax over axis 1: the lowest index among the channels that are as great as the greatest.
+
+    Those of which shape inference does not know the number of channels stay.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
     dimensions = _shapes(model)
+    opset = next(entry.version for entry in model.opset_import if entry.domain == "")
     for position, node in reversed(list(enumerate(graph.node))):
-        if node.op_type != "ArgMax":
+        if node.op_type != "ArgMax" or _attribute(node, "axis", 0) != 1:
             continue
         logits, name = node.input[0], node.output[0]
-        shape = dimensions[logits]
+        shape = dimensions.get(logits, ())
+        if len(shape) < 2 or not shape[1]:
+            continue
         classes, keeps = shape[1], _attribute(node, "keepdims", 1)
         numbers = np.arange(classes, dtype=np.float32).reshape(1, classes, *[1] * (len(shape) - 2))
         # Numbers of classes are exact in half precision up to 2048.
-        constants = {"numbers": numbers, "beyond": np.float32(classes), "axis": np.array([1], np.int64)}
+        constants = {"numbers": numbers, "beyond": np.float32(classes)}
+        axis: dict[str, Any] = {"axes": [1]}
+        if opset >= 18:  # from there on axes of reductions are an input
+            constants["axis"], axis = np.array([1], np.int64), {}
+        over = [f"{name}_axis"] if not axis else []
         graph.initializer.extend(numpy_helper.from_array(np.asarray(v), f"{name}_{k}") for k, v in constants.items())
         steps = [
-            helper.make_node("ReduceMax", [logits, f"{name}_axis"], [f"{name}_max"], keepdims=1),
+            helper.make_node("ReduceMax", [logits, *over], [f"{name}_max"], keepdims=1, **axis),
             helper.make_node("Equal", [logits, f"{name}_max"], [f"{name}_is"]),
             helper.make_node("Where", [f"{name}_is", f"{name}_numbers", f"{name}_beyond"], [f"{name}_at"]),
-            helper.make_node("ReduceMin", [f"{name}_at", f"{name}_axis"], [f"{name}_first"], keepdims=keeps),
+            helper.make_node("ReduceMin", [f"{name}_at", *over], [f"{name}_first"], keepdims=keeps, **axis),
             helper.make_node("Cast", [f"{name}_first"], [name], to=TensorProto.INT64),
         ]
         graph.node.remove(node)
@@ -118,11 +128,13 @@ def halve(model: Any) -> None:
 
     graph = model.graph
     kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:] if name}
-    for constant in graph.initializer:
-        if constant.data_type == TensorProto.FLOAT and constant.name not in kept:
-            values = numpy_helper.to_array(constant)
+    tensors = [constant for constant in graph.initializer if constant.name not in kept]
+    tensors += [node.attribute[0].t for node in graph.node if node.op_type == "Constant" and node.output[0] not in kept]
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor)
             finite = np.clip(values, np.finfo(np.float16).min, np.finfo(np.float16).max)
-            constant.CopyFrom(numpy_helper.from_array(finite.astype(np.float16), constant.name))
+            tensor.CopyFrom(numpy_helper.from_array(finite.astype(np.float16), tensor.name))
     for node in graph.node:
         if node.op_type == "Cast" and node.attribute[0].i == TensorProto.FLOAT:
             node.attribute[0].i = TensorProto.FLOAT16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +14,8 @@ from edgekit_runtime.manifest import TensorSpec, Variant
 
 Image = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
+# Waits for what was started, and returns the outputs by name.
+Pending = Callable[[], Mapping[str, Array]]
 
 
 class Engine(Protocol):
@@ -26,6 +28,17 @@ class Engine(Protocol):
     @property
     def device(self) -> str:
         """What it runs on, for display: `CPU`, `GPU.0`."""
+
+    @property
+    def requests(self) -> int:
+        """How many frames it works on at once: 1, but where it was asked for throughput."""
+
+    def start(self, image: Image) -> Pending:
+        """Begins with an image as `infer` takes it, which must stay as it is until the answer was waited for.
+
+        At most `requests` may be begun and not waited for; answers hold until as many more were begun. Raises
+        EngineError, as the waiting does.
+        """
 
     def infer(self, image: Image) -> Mapping[str, Array]:
         """Runs uint8 `[1, H, W, 3]` BGR, C-contiguous, of exactly the manifest's size.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Array, Image, check_shapes
+from edgekit_runtime.engines.base import Array, Image, Pending, check_shapes
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.files import cache_directory
 from edgekit_runtime.manifest import Variant
@@ -38,30 +39,57 @@ ALLOWED_PROPERTIES = frozenset(
 
 
 class OpenVinoEngine:
-    """One compiled model with one inference request; frames are read in place, without a copy."""
+    """One compiled model with as many inference requests as its hint is best served by, taken in turns; frames are read
+    in place, without a copy.
+    """
 
     def __init__(self, compiled: openvino.CompiledModel, variant: Variant, bundle: Bundle) -> None:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
-        self.device = variant.device
+        self.device = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
         check_shapes(bundle, variant, _shapes(compiled))
-        self._request = compiled.create_infer_request()
+        throughput = variant.config.get("PERFORMANCE_HINT") == "THROUGHPUT"
+        self.requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if throughput else 1
+        names = [output.name for output in bundle.manifest.outputs]
         self._input = bundle.manifest.input.name
-        self._outputs = {output.name: self._request.get_tensor(output.name).data for output in bundle.manifest.outputs}
+        self._turns = [_Turn(compiled.create_infer_request(), names) for _ in range(self.requests)]
+        self._next = 0
+
+    def start(self, image: Image) -> Pending:
+        if not self._turns:
+            raise EngineError("The OpenVINO engine was closed.")
+        turn = self._turns[self._next]
+        self._next = (self._next + 1) % len(self._turns)
+        with self._explained():
+            turn.request.set_tensor(self._input, openvino.Tensor(image, shared_memory=True))
+            turn.request.start_async()
+
+        def wait() -> Mapping[str, Array]:
+            with self._explained():
+                turn.request.wait()
+            return turn.outputs
+
+        return wait
 
     def infer(self, image: Image) -> Mapping[str, Array]:
-        if self._request is None:
-            raise EngineError("The OpenVINO engine was closed.")
-        try:
-            self._request.set_tensor(self._input, openvino.Tensor(image, shared_memory=True))
-            self._request.start_async()
-            self._request.wait()
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}") from error
-        return self._outputs
+        return self.start(image)()
 
     def close(self) -> None:
-        self._outputs = {}
-        self._request = None
+        self._turns = []
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}") from error
+
+
+class _Turn:
+    """An inference request, and its outputs by name."""
+
+    def __init__(self, request: openvino.InferRequest, names: Sequence[str]) -> None:
+        self.request = request
+        self.outputs: dict[str, Array] = {name: request.get_tensor(name).data for name in names}
 
 
 def open_variant(bundle: Bundle, variant: Variant) -> OpenVinoEngine:

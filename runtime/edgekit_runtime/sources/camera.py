@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -39,10 +40,14 @@ class Capture(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of the driver; None leaves its choice."""
+    """What is asked of the driver; None leaves its choice.
+
+    MJPG, unless another format is wished: many webcams give 5 fps of raw YUYV at full size.
+    """
 
     size: tuple[int, int] | None = None
     fps: float | None = None
+    format: str = "MJPG"
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ class Camera(ThreadedSource):
         if not capture.isOpened():
             capture.release()
             return None
-        # MJPG first: many webcams give 5 fps of raw YUYV at full size, and the size must be set after the format.
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        # The size must be set after the format.
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*self._wish.format))
         if self._wish.size:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._wish.size[0])
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._wish.size[1])
@@ -143,11 +148,15 @@ class Camera(ThreadedSource):
 
 
 def open_uri(uri: SourceUri) -> Camera:
-    uri.check_options("size", "fps")
+    uri.check_options("size", "fps", "format")
     device = _device(uri)
+    pixels = uri.options.get("format", Wish.format)
+    if not re.fullmatch(r"[A-Za-z0-9]{4}", pixels):
+        raise UsageError(f"{uri.text}: format must be four letters, like MJPG or YUYV, not {pixels!r}.")
     wish = Wish(
         uri.size((0, 0)) if "size" in uri.options else None,
         uri.number("fps", 30, 1, 1000) if "fps" in uri.options else None,
+        pixels,
     )
     if sys.platform == "linux":
         node = Path(f"/dev/video{device}")

@@ -52,6 +52,11 @@ class SourceUri:
             raise UsageError(f"{self.text}: size must be WIDTHxHEIGHT, like 1280x720, not {text!r}.")
         return width, height
 
+    def with_defaults(self, options: Mapping[str, str]) -> str:
+        """The URI with these options where it does not say them itself."""
+        asked = {**options, **self.options}
+        return f"{self.scheme}:{self.body}?{'&'.join(f'{key}={value}' for key, value in asked.items())}"
+
     def check_options(self, *known: str) -> None:
         """Raises UsageError when an option is not among the known ones."""
         for key in self.options:

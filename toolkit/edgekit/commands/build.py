@@ -37,8 +37,14 @@ def build(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Instead of a student: dpt-large, depth-anything-small, segformer-b0 ..., or a checkpoint of "
-            "transformers, by name or folder.",
+            help="Instead of a student: dpt-large, depth-anything-small, segformer-b0 ..., a checkpoint of "
+            "transformers by name or folder, NET.onnx, or a torch module as FILE.py:NAME.",
+        ),
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What NET.onnx or FILE.py:NAME takes and answers, as TOML; else the one beside it."
         ),
     ] = None,
     size: Annotated[
@@ -61,6 +67,8 @@ def build(
         raise UsageError("--model and --student name two networks.", hint="Give one of them.")
     if size and model is None:
         raise UsageError("--size is of --model.", hint="What a student sees, the profile says: network_size.")
+    if signature and model is None:
+        raise UsageError("--signature is of --model.", hint="A student knows what it takes and answers.")
     target = load_profile(profile)
     # Only now what takes seconds to import: a misspelt profile is answered at once.
     from edgekit.locate import BUILD_FOLDER
@@ -72,7 +80,7 @@ def build(
     if model is None:
         built = _build_student(student, target, folder, data)
     else:
-        built = _build_model(model, size, target, folder, data)
+        built = _build_model(model, signature, size, target, folder, data)
     if json:
         emit(_document(built))
     else:
@@ -93,16 +101,18 @@ def _build_student(student: Path | None, target: Profile, output: Path, data: st
     return build_student(folder, target, output, material, _say)
 
 
-def _build_model(model: str, size: str, target: Profile, output: Path, data: str | None) -> Built:
+def _build_model(
+    model: str, signature: Path | None, size: str, target: Profile, output: Path, data: str | None
+) -> Built:
     from edgekit.build import build as build_bundle
-    from edgekit.offshelf import of_checkpoint
+    from edgekit.model_source import find_model
     from edgekit_experts.video import checked_size
 
     try:
         wanted = checked_size(size) if size else None
     except ValueError:
         raise UsageError(f"{size!r} is not a size.", hint="Write WIDTHxHEIGHT, such as 512x288.") from None
-    return build_bundle(of_checkpoint(model, target.input_size, wanted), target, output, data, _say)
+    return build_bundle(find_model(model, target, wanted, signature), output, data, _say)
 
 
 def _say(text: str) -> None:
@@ -145,12 +155,16 @@ def _show_bench(result: Mapping[str, Any], *, named: bool) -> None:
         (f"{result['bundle']}: " if named else "")
         + f"{result['engine']}, {result['precision']}, {result['input_size'][1]}x{result['input_size'][0]}: "
         f"p50 {result['p50_ms']:.2f} ms, p90 {result['p90_ms']:.2f}, p99 {result['p99_ms']:.2f}, "
-        f"{result['fps']:.0f} frames/s\n"
+        f"{result['fps']:.0f} frames/s{_at_once(result['requests'])}\n"
         f"first result {result['cold_start_s']:.2f} s after the start of the process, memory {memory}",
         markup=False,
     )
     for layer in result.get("layers", ()):
         console.print(f"  {layer['ms']:7.3f} ms  {layer['precision']:5} {layer['name']}", markup=False)
+
+
+def _at_once(requests: int) -> str:
+    return f" with {requests} at once" if requests > 1 else ""
 
 
 def _slowest(path: Path, count: int) -> list[dict[str, Any]]:
@@ -224,6 +238,8 @@ def _show(built: Built) -> None:
     labels = any(row["agreement"] is not None for row in built.candidates)
     depth = any(row["depth_error"] is not None for row in built.candidates)
     columns = {"p50 ms": "p50_ms", "p95 ms": "p95_ms"}
+    if provenance["profile"]["hint"] == "throughput":
+        columns["frames/s"] = "fps"
     if labels:
         columns |= {"mIoU %": "accuracy", "lost": "accuracy_drop", "agree %": "agreement"}
     if depth:
@@ -237,7 +253,7 @@ def _show(built: Built) -> None:
         verdict = "ships" if row["chosen"] else "fallback" if row["fallback"] else verdict
         table.add_row(
             _name(row),
-            *(_cell(row[field], 1 if title.endswith("ms") else 100) for title, field in columns.items()),
+            *(_cell(row[field], 100 if "%" in title or title == "lost" else 1) for title, field in columns.items()),
             f"{row['size_bytes'] / 1000:.0f}",
             verdict,
             style="bold" if row["chosen"] else None,
@@ -251,7 +267,7 @@ def _show(built: Built) -> None:
     if reasons := list(dict.fromkeys(row["not_measured"] for row in built.candidates if row["not_measured"])):
         console.print(f"Not timed, only verified: {'; '.join(reasons)}.", markup=False)
     if labels:
-        console.print("lost: points of mIoU against fp32; agree: pixels with PyTorch's class.")
+        console.print("lost: points of mIoU against fp32; agree: pixels with the original network's class.")
     if depth:
         console.print("depth off: mean difference from fp32, as a share of the mean depth.")
     if labels and built.candidates[0]["accuracy_metric"] != "miou":

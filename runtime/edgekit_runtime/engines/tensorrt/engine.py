@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Array, Image
+from edgekit_runtime.engines.base import Array, Image, Pending
 from edgekit_runtime.engines.tensorrt.builder import DTYPES, check_ports
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu, find_gpu
 from edgekit_runtime.engines.tensorrt.library import RTX, Library, load_library
@@ -23,6 +23,8 @@ ALLOWED_SETTINGS = frozenset({"engine", "tensorrt", "compute_capabilities"})
 
 class TensorRtEngine:
     """One execution context with its buffers on the GPU; a frame is copied there, the answers are copied back."""
+
+    requests = 1
 
     def __init__(
         self, library: Library, plan: bytes, device: Device, gpu: Gpu, bundle: Bundle, kernels: Path | None
@@ -47,6 +49,10 @@ class TensorRtEngine:
             raise
         self._input = self._addresses[bundle.manifest.input.name]
         self._outputs = {spec.name: self._arrays[spec.name] for spec in bundle.manifest.outputs}
+
+    def start(self, image: Image) -> Pending:
+        outputs = self.infer(image)
+        return lambda: outputs
 
     def infer(self, image: Image) -> Mapping[str, Array]:
         device = self._device
