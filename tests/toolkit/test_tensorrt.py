@@ -259,6 +259,37 @@ def test_transformers_are_taken_too(rtx_profile: Profile, frames: list[np.ndarra
     assert np.mean(found["labels"][0] == exporter.reference(frames[0])["labels"]) > 0.97
 
 
+@needs_rtx
+@pytest.mark.parametrize("opset", [13, 20])
+def test_onnx_files_of_others_are_taken_too(
+    opset: int, rtx_profile: Profile, frames: list[np.ndarray], tmp_path: Path
+) -> None:
+    """In the opset that they come in; their constants may be nodes."""
+    from edgekit.model_source import find_model
+
+    make, random = onnx.helper.make_node, np.random.default_rng(0)
+    kernel = numpy_helper.from_array(random.normal(size=(8, 3, 4, 4)).astype(np.float32), "")
+    nodes = [make("Constant", [], ["kernel"], value=kernel), make("Conv", ["x", "kernel"], ["logits"], strides=[4, 4])]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "own",
+        [value("x", TensorProto.FLOAT, [1, 3, 96, 160])],
+        [value("logits", TensorProto.FLOAT, [1, 8, 24, 40])],
+    )
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8),
+        tmp_path / "own.onnx",
+    )
+    signature = '[input]\nmean = [110, 115, 100]\nstd = [50, 50, 50]\n[labels]\ntaxonomy = "dronescapes"\n'
+    (tmp_path / "own.toml").write_text(signature)
+    exporter = find_model(str(tmp_path / "own.onnx"), rtx_profile, None, None)
+    for engine in ("tensorrt-rtx", "tensorrt"):
+        form = tensorrt_form(exporter, engine, "fp16", material_of([]))
+        found = answers(onnx.load_model_from_string(form.files[form.model]), frames[0])
+        assert np.mean(found["labels"][0] == exporter.reference(frames[0])["labels"]) > 0.97
+
+
 def test_quantised_pairs_are_signed_and_keep_their_range(exporter: Exporter, frames: list[np.ndarray]) -> None:
     model = exporter.for_gpus.onnx()
     graphs.bytes_at_the_ends(model)

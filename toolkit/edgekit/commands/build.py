@@ -285,8 +285,9 @@ def _show(built: Built) -> None:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    device = "" if row["device"] == "CPU" else f" {row['device']}"
-    return f"{row['engine']}{device} {row['precision']}"
+    from edgekit.targets import Target
+
+    return f"{Target(row['engine'], row['device'])} {row['precision']}"
 
 
 def _cell(value: float | None, scale: float) -> str:
