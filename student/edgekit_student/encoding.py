@@ -15,8 +15,8 @@ from edgekit_runtime.modality import Kind, Modality
 Statistics = Mapping[str, Mapping[str, list[float]]]
 
 # Kinds whose values are standardised with the data set's mean and deviation; the others have fixed ranges. Where the
-# statistics have `log_mean` and `log_std`, it is the logarithm that is standardised: of depth in metres, which a network
-# that sees near and far would else learn for the far alone.
+# statistics have `log_mean` and `log_std`, it is the logarithm that is standardised: of depth in metres, which a
+# network that sees near and far would else learn for the far alone.
 STANDARDISED = (Kind.IMAGE, Kind.DEPTH, Kind.FLOW)
 
 

@@ -67,7 +67,8 @@ class OnnxNetwork:
         declared = self.signature.input
         if declared.colour == "rgb":
             picture = picture[..., ::-1]
-        picture = (picture - np.array(declared.mean, np.float32)) / np.array(declared.std, np.float32)
+        mean, std = (np.array(values, np.float32) for values in (declared.mean, declared.std))
+        picture = np.asarray((picture - mean) / std, np.float32)
         return np.ascontiguousarray(picture if declared.layout == "nhwc" else picture.transpose(2, 0, 1))[None]
 
     def said(self, image: npt.NDArray[np.uint8], size: Size) -> dict[str, Answer]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from edgekit_runtime.telemetry import switch_off
 
 EngineName = Literal["openvino", "onnxruntime"]
-Precision = Literal["int8", "mixed", "fp16", "bf16", "fp32"]
+Precision = Literal["int8", "mixed", "int8-weights", "fp16", "bf16", "fp32"]
 Hint = Literal["latency", "throughput"]
 
 CPU = "CPU"
@@ -40,9 +40,9 @@ class Target:
 
 
 PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
-    # mixed: INT8 but for the layers that it ruins.
-    Target("openvino"): ("int8", "mixed", "bf16", "fp32"),
-    Target("openvino", "GPU"): ("int8", "mixed", "fp16", "fp32"),
+    # mixed: INT8 but for the layers that it ruins; int8-weights: weights in INT8, arithmetic in half precision.
+    Target("openvino"): ("int8", "mixed", "int8-weights", "bf16", "fp32"),
+    Target("openvino", "GPU"): ("int8", "mixed", "int8-weights", "fp16", "fp32"),
     Target("openvino", "NPU"): ("int8", "mixed", "fp16"),
     Target("onnxruntime"): ("int8", "fp32"),
     Target("onnxruntime", "XNNPACK"): ("int8", "fp32"),
