@@ -114,6 +114,7 @@ def test_what_one_way_of_quantising_ruins_another_may_save(
     assert any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
     losses = iter([3.0, 4.0, 2.0, 2.5])
     assert quantise_within(exporter.onnx, frames, WAYS, lambda form: next(losses))[1] == WAYS[2]
+    assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 60.0)[1] == WAYS[0], "hopeless"
     monkeypatch.setattr("edgekit.quantise.MOST_QUANTISERS", 3)
     assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 3.0)[1] == WAYS[0], "large networks: one way"
 

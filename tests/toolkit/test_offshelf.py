@@ -94,7 +94,7 @@ def test_weights_alone_in_int8_halve_a_large_network(
         depth = {key: engine.infer(image[None])["depth"][0].copy() for key, engine in engines.items()}
     expected = exporter.reference(image)["depth"]
     for found in depth.values():
-        assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).mean()
+        assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
 def test_semantics_bring_their_taxonomy(segformer: Path, profile: Profile) -> None:

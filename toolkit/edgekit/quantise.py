@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Frames = Sequence[npt.NDArray[np.uint8]]
 # What is tried, in this order, until one loses little enough.
 WAYS = ("fast bias correction", "no bias correction", "extreme ranges", "exact bias correction")
+# Times what is allowed; no way of quantising mends that.
+HOPELESS = 20
 # Each is tried by compiling and judging the whole network: seconds for a student, hours for a large transformer.
 MOST_QUANTISERS = 64
 # Below, weights are no burden: those of students lie in the caches.
@@ -43,13 +45,14 @@ def quantise_within(
     nearest to it; and the name of that way.
 
     `spent` says of a quantised model how much of what is allowed it has lost, 1 at the limit. Large networks, which
-    take minutes each time, are quantised in one way only. Raises BuildError as `quantise` does.
+    take minutes each time, and those that lose far too much are quantised in one way only. Raises BuildError as
+    `quantise` does.
     """
     found: list[tuple[float, Any, str]] = []
     for way in ways:
         model = quantise(fresh(), frames, way)
         found.append((spent(model), model, way))
-        if found[-1][0] <= 1 or _quantisers(model) > MOST_QUANTISERS:
+        if not 1 < found[-1][0] < HOPELESS or _quantisers(model) > MOST_QUANTISERS:
             break
     _, model, way = min(found, key=lambda each: each[0])
     return model, way
