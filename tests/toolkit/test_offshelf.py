@@ -13,9 +13,12 @@ import pytest
 import torch
 from tiny import tiny_dpt, tiny_segformer
 
+from edgekit.candidates import make_candidate, make_form, opened
 from edgekit.export import Exporter, network_rgb
+from edgekit.material import Material
 from edgekit.offshelf import MODELS, of_checkpoint
 from edgekit.profiles import Profile
+from edgekit.targets import Target
 from edgekit_experts.taxonomies import CITYSCAPES
 from edgekit_runtime import load
 from edgekit_runtime.errors import BuildError, ExpertError, UsageError
@@ -68,6 +71,30 @@ def test_depth_from_a_folder_to_a_bundle_that_runs(
         expected = network((network_rgb(picture, None) / 255 - 0.5) / 0.5).predicted_depth[0].numpy()
     assert result.depth.shape == expected.shape
     assert np.abs(result.depth - expected).mean() < 0.03 * np.abs(expected).mean()
+
+
+def test_weights_alone_in_int8_halve_a_large_network(
+    dpt: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = Exporter(of_checkpoint(str(dpt), FRAME), profile)
+    nothing = Material((), (), "nothing", {})
+    with pytest.raises(BuildError, match="million weights there is nothing to gain"):
+        make_form(exporter, "openvino", "int8-weights", nothing)
+    monkeypatch.setattr("edgekit.quantise.FEW_WEIGHTS", 1000)
+    half, compressed = (make_form(exporter, "openvino", each, nothing) for each in ("bf16", "int8-weights"))
+    sizes = [len(form.files[form.model.replace(".xml", ".bin")]) for form in (half, compressed)]
+    assert sizes[1] < 0.75 * sizes[0]
+    targets = [
+        make_candidate(form, Target("openvino"), each, profile)
+        for form, each in ((half, "bf16"), (compressed, "int8-weights"))
+    ]
+    image = cv2.resize(_frame(), exporter.input_size[::-1])
+    with opened(exporter, targets) as (engines, refused):
+        assert not refused
+        depth = {key: engine.infer(image[None])["depth"][0].copy() for key, engine in engines.items()}
+    expected = exporter.reference(image)["depth"]
+    for found in depth.values():
+        assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
 def test_semantics_bring_their_taxonomy(segformer: Path, profile: Profile) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from edgekit.exportable import Exportable, Source
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
+from edgekit.quantise import WAYS
 from edgekit.report import write_report
 from edgekit.targets import EngineName, Precision, unbuildable, unsupported
 from edgekit.trial import measure
@@ -149,7 +150,9 @@ def _make(exporter: Exportable, material: Material) -> tuple[list[Candidate], li
             key = target.engine, precision
             try:
                 if not reason and key not in ready:
-                    ready[key] = forms.make_form(exporter, *key, material, ready.get((target.engine, "int8")))
+                    ready[key] = forms.make_form(
+                        exporter, *key, material, ready.get((target.engine, "int8")), _ways(ready.values())
+                    )
             except BuildError as error:
                 if (target, precision) == forms.baseline(profile):
                     raise
@@ -160,6 +163,11 @@ def _make(exporter: Exportable, material: Material) -> tuple[list[Candidate], li
                 made.append(forms.make_candidate(ready[key], target, precision, profile))
             advance()
     return made, skipped
+
+
+def _ways(made: Iterable[Form]) -> tuple[str, ...]:
+    """How to quantise: as another engine's form of the same network was found to lose least, where there is one."""
+    return next(((form.way,) for form in made if form.way), WAYS)
 
 
 def _check_engine(profile: Profile) -> None:

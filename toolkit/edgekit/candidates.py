@@ -18,7 +18,7 @@ from edgekit.exportable import Exportable
 from edgekit.judging import LABELS, Arrays, Fidelity
 from edgekit.material import Material
 from edgekit.profiles import Profile
-from edgekit.quantise import quantise_partly, quantise_within
+from edgekit.quantise import WAYS, compress_weights, quantise_partly, quantise_within
 from edgekit.targets import CPU, TENSORRT, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import open_engine
@@ -98,18 +98,23 @@ class Measured:
 
 
 def make_form(
-    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, int8: Form | None = None
+    exporter: Exportable,
+    engine: EngineName,
+    precision: Precision,
+    material: Material,
+    int8: Form | None = None,
+    ways: Sequence[str] = WAYS,
 ) -> Form:
-    """Exports (and quantises) one form. Mixed precision begins with the `int8` form of the same engine, made anew where
-    it is not given. Raises BuildError, also where mixed precision is not needed.
+    """Exports (and quantises) one form; INT8 in one of `ways`. Mixed precision begins with the `int8` form of the same
+    engine, made anew where it is not given. Raises BuildError, also where mixed precision is not needed.
     """
     if engine in TENSORRT:
         from edgekit.tensorrt import tensorrt_form
 
-        return tensorrt_form(exporter, engine, precision, material)
+        return tensorrt_form(exporter, engine, precision, material, ways)
     if engine == "onnxruntime":
-        return _onnx_form(exporter, precision, material)
-    return _openvino_form(exporter, precision, material, int8)
+        return _onnx_form(exporter, precision, material, ways)
+    return _openvino_form(exporter, precision, material, int8, ways)
 
 
 def make_candidate(form: Form, target: Target, precision: Precision, profile: Profile) -> Candidate:
@@ -125,7 +130,9 @@ def make_candidate(form: Form, target: Target, precision: Precision, profile: Pr
     return Candidate(target, variant(target), form.files, profile.missing(target), stand_in, form.way)
 
 
-def _openvino_form(exporter: Exportable, precision: Precision, material: Material, int8: Form | None) -> Form:
+def _openvino_form(
+    exporter: Exportable, precision: Precision, material: Material, int8: Form | None, ways: Sequence[str]
+) -> Form:
     import openvino
 
     model, way = exporter.openvino(), ""
@@ -136,9 +143,11 @@ def _openvino_form(exporter: Exportable, precision: Precision, material: Materia
     if precision in ("int8", "mixed"):
         allowance = Allowance(exporter, material, run(model, INFERENCE_PRECISION_HINT="f32"))
     if precision == "int8":
-        model, way = quantise_within(exporter.openvino, material.calibration, lambda form: allowance.spent(run(form)))
+        model, way = quantise_within(
+            exporter.openvino, material.calibration, ways, lambda form: allowance.spent(run(form))
+        )
     elif precision == "mixed":
-        int8 = int8 or _openvino_form(exporter, "int8", material, None)
+        int8 = int8 or _openvino_form(exporter, "int8", material, None, ways)
         weights = int8.files[int8.model.removesuffix(".xml") + ".bin"]
         whole = openvino.Core().read_model(model=int8.files[int8.model], weights=weights)
 
@@ -146,6 +155,8 @@ def _openvino_form(exporter: Exportable, precision: Precision, material: Materia
             return allowance.spent(running_openvino(exporter, compiled))
 
         model = quantise_partly(model, whole, material.calibration, allowance.images, spent)
+    elif precision == "int8-weights":
+        model = compress_weights(model)
     _name_plainly(model)
     # Half precisions are asked of the engine; their files are the same.
     stem = f"openvino/{'half' if precision in ('bf16', 'fp16') else precision}/model"
@@ -165,12 +176,12 @@ def _name_plainly(model: Any) -> None:
         del model.get_rt_info()[section]
 
 
-def _onnx_form(exporter: Exportable, precision: Precision, material: Material) -> Form:
+def _onnx_form(exporter: Exportable, precision: Precision, material: Material, ways: Sequence[str]) -> Form:
     model, way = exporter.onnx(), ""
     if precision == "int8":
         allowance = Allowance(exporter, material, running_onnx(exporter, model))
         model, way = quantise_within(
-            exporter.onnx, material.calibration, lambda form: allowance.spent(running_onnx(exporter, form))
+            exporter.onnx, material.calibration, ways, lambda form: allowance.spent(running_onnx(exporter, form))
         )
     name = f"onnxruntime/{precision}/model.onnx"
     return Form(name, {name: model.SerializeToString(deterministic=True)}, way=way)

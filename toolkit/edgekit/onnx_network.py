@@ -67,8 +67,8 @@ class OnnxNetwork:
         declared = self.signature.input
         if declared.colour == "rgb":
             picture = picture[..., ::-1]
-        mean, std = (np.array(part, np.float32) for part in (declared.mean, declared.std))
-        picture = np.divide(picture - mean, std, dtype=np.float32)
+        mean, std = (np.array(values, np.float32) for values in (declared.mean, declared.std))
+        picture = np.asarray((picture - mean) / std, np.float32)
         return np.ascontiguousarray(picture if declared.layout == "nhwc" else picture.transpose(2, 0, 1))[None]
 
     def said(self, image: npt.NDArray[np.uint8], size: Size) -> dict[str, Answer]:

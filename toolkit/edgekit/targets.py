@@ -11,7 +11,7 @@ from edgekit_runtime.errors import EngineError
 from edgekit_runtime.telemetry import switch_off
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt-rtx", "tensorrt"]
-Precision = Literal["int8", "mixed", "fp16", "bf16", "fp32"]
+Precision = Literal["int8", "mixed", "int8-weights", "fp16", "bf16", "fp32"]
 Hint = Literal["latency", "throughput"]
 
 CPU, GPU = "CPU", "GPU"
@@ -43,9 +43,9 @@ class Target:
 
 
 PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
-    # mixed: INT8 but for the layers that it ruins.
-    Target("openvino"): ("int8", "mixed", "bf16", "fp32"),
-    Target("openvino", "GPU"): ("int8", "mixed", "fp16", "fp32"),
+    # mixed: INT8 but for the layers that it ruins; int8-weights: weights in INT8, arithmetic in half precision.
+    Target("openvino"): ("int8", "mixed", "int8-weights", "bf16", "fp32"),
+    Target("openvino", "GPU"): ("int8", "mixed", "int8-weights", "fp16", "fp32"),
     Target("openvino", "NPU"): ("int8", "mixed", "fp16"),
     Target("onnxruntime"): ("int8", "fp32"),
     Target("onnxruntime", "XNNPACK"): ("int8", "fp32"),

@@ -10,6 +10,7 @@ of the manifest, and the very graph that it was built from answers as PyTorch do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgekit import tensorrt_graph as graphs
@@ -24,8 +25,11 @@ from edgekit_runtime.engines.tensorrt.library import RTX, load_library
 from edgekit_runtime.errors import BuildError, EngineError
 
 
-def tensorrt_form(exporter: Exportable, engine: EngineName, precision: Precision, material: Material) -> Form:
-    """The graph for `tensorrt` or, with an engine for the profile's compute capabilities, `tensorrt-rtx`.
+def tensorrt_form(
+    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, ways: Sequence[str]
+) -> Form:
+    """The graph for `tensorrt` or, with an engine for the profile's compute capabilities, `tensorrt-rtx`; INT8 in one
+    of `ways`.
 
     Raises BuildError.
     """
@@ -43,7 +47,7 @@ def tensorrt_form(exporter: Exportable, engine: EngineName, precision: Precision
             graphs.signed_pairs(quantised)
             return allowance.spent(running_onnx(exporter, quantised))
 
-        model, way = quantise_within(fresh, material.calibration, spent)
+        model, way = quantise_within(fresh, material.calibration, ways, spent)
     if engine == RTX:
         graphs.argmax_by_reduction(model)
     if precision == "fp16":
