@@ -131,6 +131,17 @@ def test_the_commands_of_a_page_work_one_after_the_other(
             assert status == 0, f"{block}: {command}\n{capfd.readouterr().err}"
 
 
+def test_a_data_set_is_read_in_pytorch_as_the_page_shows(
+    kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (block for block in blocks() if block.page == "docs/reading.md" and block.kind == "python")
+    monkeypatch.chdir(kit)
+    exec(block.text, {})
+    said = capsys.readouterr().out
+    assert "rgb (4, 48, 64, 3) [True, True, True, True]" in said
+    assert "depth (2, 48, 64, 1) [True, True]" in said
+
+
 def carry_out(command: str) -> int:
     for pattern, substitute in SUBSTITUTES:
         command = re.sub(pattern, substitute, command)
