@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from blocks import ROOT
@@ -36,7 +35,7 @@ def check(command: str) -> None:
 
 def check_mention(command: str) -> None:
     """A command within a sentence may leave out what it needs; what it says must be there."""
-    program, *arguments = words_of(command)
+    program, *arguments = words_of(command.partition(" | ")[0])
     if program in ("edgekit", "torchrun"):
         known = {option for parameter in _command(_tail(program, arguments)) for option in parameter}
     elif program == "edgekit-run":
@@ -67,7 +66,7 @@ def _command(arguments: Sequence[str]) -> list[list[str]]:
     command = _edgekit_itself()
     for word in arguments:
         below = getattr(command, "commands", {})
-        if not below or (word.startswith("-") and getattr(command, "invoke_without_command", False)):
+        if not below or word.startswith("-"):
             break
         if word not in below:
             raise FaultError(f"there is no command {word!r}")
@@ -93,12 +92,12 @@ def _edgekit(arguments: list[str]) -> None:
 
 
 def _edgekit_run(arguments: list[str]) -> None:
+    def refuse(message: str) -> NoReturn:
+        raise FaultError(message)
+
     parser = _parser()
-    parser.exit_on_error = False
-    try:
-        parser.parse_args(arguments)
-    except (ArgumentError, SystemExit) as error:
-        raise FaultError(str(error)) from error
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
 
 
 def _make(arguments: list[str]) -> None:

@@ -42,9 +42,25 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(co
     assert "Verifies a bundle and opens the first of its variants" in reference
 
 
-def test_a_link_that_leads_nowhere_fails_the_build(copy: Path) -> None:
-    page = copy / "docs" / "concepts.md"
-    page.write_text(page.read_text(encoding="utf-8") + "\n[gone](experts.md#gone)\n", encoding="utf-8")
-    done = build(copy)
-    assert done.returncode != 0
+def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
+    """With the settings of the site, and two pages of its own."""
+    settings = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    (tmp_path / "zensical.toml").write_text(re.sub(r"^nav = .*?^]$", "", settings, flags=re.M | re.S), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Here\n\n[there](there.md#place)\n", encoding="utf-8")
+    for heading, status in (("Place", 0), ("Elsewhere", 1)):
+        (tmp_path / "docs" / "there.md").write_text(f"# There\n\n## {heading}\n", encoding="utf-8")
+        done = build(tmp_path)
+        assert done.returncode == status, done.stdout + done.stderr
     assert "anchor does not exist" in done.stdout + done.stderr
+
+
+def test_an_interface_that_is_gone_fails_the_build(tmp_path: Path) -> None:
+    settings = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    (tmp_path / "zensical.toml").write_text(re.sub(r"^nav = .*?^]$", "", settings, flags=re.M | re.S), encoding="utf-8")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Here\n\n::: edgekit_runtime.nothing\n", encoding="utf-8")
+    (tmp_path / "runtime").symlink_to(ROOT / "runtime")
+    done = build(tmp_path)
+    assert done.returncode != 0
+    assert "edgekit_runtime.nothing" in done.stdout + done.stderr
