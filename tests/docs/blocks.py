@@ -21,7 +21,7 @@ _OTHER = {"text", "json", "ini", "yaml", "html"}
 # With what lines of commands begin. What a page shows beside these is found out to be unknown, not passed over.
 PROGRAMS = {
     "edgekit", "edgekit-run", "make", "pip", "source", "export", "ray", "torchrun", "tensorboard", "python",
-    "git", "cd", "cp", "scp", "ssh", "sudo", "apt", "systemctl", "journalctl", "ffplay", "docker", "curl",
+    "git", "cd", "cp", "scp", "ssh", "sudo", "apt", "systemctl", "journalctl", "ffmpeg", "ffplay", "docker", "curl",
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ _CHECKS: dict[str, Callable[[list[str]], None]] = {
     **dict.fromkeys(
         (
             "source", "export", "ray", "tensorboard", "git", "cd", "cp", "scp", "ssh", "sudo", "apt", "systemctl",
-            "journalctl", "ffplay", "docker", "curl",
+            "journalctl", "ffmpeg", "ffplay", "docker", "curl",
         ),
         _another_program,
     ),

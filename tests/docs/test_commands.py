@@ -23,6 +23,7 @@ SUBSTITUTES = (
     (r"size=320x192", "size=160x96"),
     (r"--source world:7 --frames \d+", "--source 'world:7?size=160x96' --frames 3"),
     (r"^(edgekit (train|distill) (?!.*-c ).*)", r"\1 -c train.toml"),
+    (r"--sink web(?= |$)", "--sink null"),  # its port may be taken: tests/runtime/test_web.py
     (r"^(edgekit bench .*)", r"\1 --frames 20"),
     (r"^(edgekit(-run| run) (?!.*--sink ).*)", r"\1 --sink null"),
     (r"(?<= --profile )mine.toml", "laptop-cpu.toml"),
@@ -36,6 +37,7 @@ NOT_RUN = {
     r"docs/experts.md edgekit extract": "downloads weights: each expert has a test of its own",
     r"docs/index.md edgekit extract drone.mp4": "downloads weights",
     r"edgekit doctor": "its exit status is that of the machine: tests/toolkit/test_doctor.py",
+    r"--source (phone:|'gst:)": "needs a phone, or an OpenCV with GStreamer: tests/runtime/test_phone.py, test_gstreamer.py",
     r"--table street.toml": "tests/experts/test_docs.py runs it",
 }
 
