@@ -37,7 +37,7 @@ NOT_RUN = {
     r"docs/experts.md edgekit extract": "downloads weights: each expert has a test of its own",
     r"docs/index.md edgekit extract drone.mp4": "downloads weights",
     r"edgekit doctor": "its exit status is that of the machine: tests/toolkit/test_doctor.py",
-    r"--source (phone:|'gst:)": "needs a phone, or an OpenCV with GStreamer: tests/runtime/test_phone.py, test_gstreamer.py",
+    r"--source (phone:|'gst:)": "needs a phone, or GStreamer: test_phone.py and test_gstreamer.py of tests/runtime",
     r"--table street.toml": "tests/experts/test_docs.py runs it",
 }
 
