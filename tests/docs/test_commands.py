@@ -21,7 +21,8 @@ SUBSTITUTES = (
     (r"--steps \d+", "--steps 2"),
     (r"frames=(24|8)\b", "frames=2"),
     (r"size=320x192", "size=160x96"),
-    (r"--source world:7 --frames \d+", "--source 'world:7?size=160x96' --frames 3"),
+    (r"--source '?world:\S+ --frames \d+", r"--source 'world:7?size=160x96' --frames 3"),
+    (r"-c quick.toml", "-c train.toml"),
     (r"^(edgekit (train|distill) (?!.*-c ).*)", r"\1 -c train.toml"),
     (r"--sink web(?= |$)", "--sink null"),  # its port may be taken: tests/runtime/test_web.py
     (r"^(edgekit bench .*)", r"\1 --frames 20"),
