@@ -8,7 +8,9 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test debian lint format bench peers wheel clean
+.PHONY: install demo test debian lint format docs docs-serve docs-commands bench peers wheel clean
+
+install: $(INSTALLED)  ## the environment alone, in .venv
 
 demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, distil, build, run
 	$(BIN)/edgekit demo -o demo
@@ -31,6 +33,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(INSTALLED)  ## the pages as a site, in site/; a link that leads nowhere is an error
+	$(BIN)/zensical build --clean --strict
+
+docs-serve: $(INSTALLED)  ## the same at http://localhost:8000, built again as one writes
+	$(BIN)/zensical serve
+
+docs-commands: $(INSTALLED)  ## docs/reference/commands.md, from the commands themselves
+	$(BIN)/python scripts/commands_page.py
+
 bench: $(INSTALLED)  ## benchmarks; nothing else should be running
 	$(BIN)/python -m pytest benchmarks -q
 
@@ -44,7 +55,7 @@ wheel: $(INSTALLED)  ## both wheels into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 
 clean:
-	rm -rf $(VENV) .peers build dist demo
+	rm -rf $(VENV) .peers .cache build dist demo site
 
 $(INSTALLED): constraints.txt pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || \

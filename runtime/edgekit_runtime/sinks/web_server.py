@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from http import HTTPStatus
@@ -31,6 +32,7 @@ MAX_CONNECTIONS = 24
 PATIENCE_S = 10.0
 MAX_BODY = 4096
 _NO_NEWS_S = 1.0
+_HEAR_OUT_S = 1.0
 _COOKIE = "edgekit"
 _BOUNDARY = "edgekit-picture"
 _HANDSHAKE = b"\x16"
@@ -278,6 +280,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             pictures = WebSocket(self.rfile, self.wfile, max_bytes=MAX_PICTURE_BYTES, patience_s=PATIENCE_S)
             take_pictures(pictures, phone, self.server.board.context.stop)
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Throws away what still comes, for a moment: a connection that is closed with bytes unread is reset, and the
+        other side may lose what it was told last.
+        """
+        deadline = time.monotonic() + _HEAR_OUT_S
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_HEAR_OUT_S)
+            while self.connection.recv(1 << 16) and time.monotonic() < deadline:
+                pass
 
     def _picture_from(self, phone: PhoneCamera) -> None:
         data = self._body(MAX_PICTURE_BYTES)
