@@ -16,7 +16,8 @@ class Stats:
     `fps` is frames shown a second from the first to the last; ages are from capture to the last sink, in
     milliseconds; `dropped` frames were replaced by newer ones (live sources only); `inference_p50_ms` is the engine
     alone; `first_result_s` the time from the start of the program to the first result, None before there is one;
-    `state` and `reason` are the source's.
+    `engine_failures` counts how often an engine failed and was opened again or replaced, `bundle_swaps` how often a new
+    bundle took over; `state` and `reason` are the source's, or the engine's while that is in trouble.
     """
 
     frames: int = 0
@@ -26,6 +27,8 @@ class Stats:
     age_p99_ms: float = 0.0
     inference_p50_ms: float = 0.0
     first_result_s: float | None = None
+    engine_failures: int = 0
+    bundle_swaps: int = 0
     state: str = "running"
     reason: str = ""
 
