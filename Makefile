@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test debian lint format bench peers wheel clean
+.PHONY: demo test test-aarch64 debian lint format bench peers wheel clean
 
 demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, distil, build, run
 	$(BIN)/edgekit demo -o demo
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q
+
+test-aarch64: $(INSTALLED)  ## the runtime on 64-bit Arm, in QEMU; as root, ten minutes (tests/aarch64/check.py)
+	$(BIN)/python tests/aarch64/check.py
 
 debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an RTSP server; as root
 	apt-get install -y --no-install-recommends chromium \
