@@ -40,7 +40,7 @@ from edgekit_runtime.stats import Stats
 _LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
 _ALIVE_S = 30.0  # a loop that has not turned for so long hangs
-_PATIENCE_S, _HURRY_S = 20.0, 1.5  # for what is still being opened: after an error, after a signal
+_PATIENCE_S, _HURRY_S = 20.0, 1.0  # for models that are still being opened: after an error, after a signal
 T = TypeVar("T", Model, Source)
 
 
@@ -161,8 +161,8 @@ def _open_all(
 ) -> tuple[list[Model], Source] | None:
     """All at once, since each takes a good part of a second; None when told to stop meanwhile.
 
-    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. One
-    that is at work is waited for, as a process that ends under a compiler's threads crashes.
+    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. A
+    compiler that is at work is waited for, as a process that ends under its threads crashes.
     """
     models = [_background(load_it) for load_it in loaders]
     frames = _background(lambda: open_source(source))
@@ -175,9 +175,11 @@ def _open_all(
         if not pending:
             return [model.result() for model in models], frames.result()
     except BaseException:
-        _close_when_done((*models, frames), _PATIENCE_S)
+        _close_when_done(models, _PATIENCE_S)
+        _close_when_done([frames], 0)
         raise
-    _close_when_done((*models, frames), _HURRY_S)
+    _close_when_done(models, _HURRY_S)
+    _close_when_done([frames], 0)
     return None
 
 

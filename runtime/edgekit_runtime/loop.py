@@ -21,7 +21,7 @@ from edgekit_runtime.model import Model, Result
 from edgekit_runtime.overlay import Overlay, Status
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.sources.base import Frame, Source, SourceState
-from edgekit_runtime.stats import Meter, Stats
+from edgekit_runtime.stats import Backlog, Meter, Stats
 
 _POLL_S = 0.1
 _REPORT_S = 1.0
@@ -70,6 +70,7 @@ class Loop:
             engine=engine,
         )
         self._said = SourceState.RUNNING
+        self._backlog = Backlog()
         self.turned = time.monotonic()
 
     @property
@@ -165,8 +166,19 @@ class Loop:
     def _report(self) -> None:
         for inference in self.inferences:
             inference.watch()
+        share = self._backlog.look(self._meter.frames, self._dropped) if self._source.live else None
+        if share is not None:
+            self._announce_backlog(share)
         if self._on_stats:
             self._on_stats(self.stats())
+
+    def _announce_backlog(self, share: float) -> None:
+        if self._backlog.skipping:
+            message = f"too slow for the source: {100 * share:.0f} % of its frames are skipped, the newest are shown"
+        else:
+            message = "fast enough for the source again"
+        level = logging.WARNING if self._backlog.skipping else logging.INFO
+        announce("skipping", message, level=level, skipped_share=round(share, 3))
 
     def _announce(self, state: SourceState, reason: str) -> None:
         """Says a change of state once, not each reason that it has."""

@@ -106,5 +106,32 @@ class Meter:
         )
 
 
+class Backlog:
+    """Whether a live source is too fast: over a tenth of its frames skipped in five looks, one a second or so."""
+
+    _LOOKS = 5
+    _HIGH, _LOW = 0.1, 0.02
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int, int]] = deque(maxlen=self._LOOKS + 1)
+        self.skipping = False
+
+    def look(self, frames: int, dropped: int) -> float | None:
+        """The share of frames that is skipped, if `skipping` has just changed; `frames` and `dropped` so far."""
+        now = time.monotonic()
+        if self._counts and now - self._counts[-1][0] > 3:
+            self._counts.clear()  # a sink that paused is no backlog
+        self._counts.append((now, frames, dropped))
+        if len(self._counts) <= self._LOOKS:
+            return None
+        _, frames_before, dropped_before = self._counts[0]
+        shown, lost = frames - frames_before, dropped - dropped_before
+        share = lost / (shown + lost) if shown + lost else 0.0
+        if self.skipping if share < self._LOW else not self.skipping and share > self._HIGH:
+            self.skipping = not self.skipping
+            return share
+        return None
+
+
 def _rate(count: int, span_s: float) -> float:
     return (count - 1) / span_s if count > 1 and span_s > 0 else 0.0

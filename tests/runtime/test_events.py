@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_runtime import Frame, Loop, Source, SourceState, load
+from edgekit_runtime import Frame, Loop, Sink, Source, SourceState, load, open_source, stats
 from edgekit_runtime.sources.pattern import Pattern
+from edgekit_runtime.stats import Backlog
 
 
 def lines_of(done) -> list[dict]:
@@ -40,6 +41,37 @@ def test_a_failure_is_a_line_of_json_too_and_hides_passwords(edgekit_run, small_
     assert (failed["event"], failed["level"], failed["exit_status"]) == ("failed", "error", 1)
     assert failed["hint"]
     assert "secret" not in done.stderr
+
+
+def test_a_source_that_is_too_fast_is_said_once_and_so_is_its_end(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(stats.time, "monotonic", lambda: next(clock))
+    backlog = Backlog()
+    shown, dropped, said = 0, 0, []
+    for skipped in [0] * 8 + [15] * 12 + [0] * 12:
+        shown, dropped = shown + 30 - skipped, dropped + skipped
+        share = backlog.look(shown, dropped)
+        if share is not None:
+            said.append((backlog.skipping, share))
+    assert [skipping for skipping, _ in said] == [True, False]
+    assert said[0][1] > 0.1
+    assert said[1][1] < 0.02
+
+
+def test_a_loop_that_is_too_slow_for_its_camera_says_so(small_bundle: Path, caplog: pytest.LogCaptureFixture):
+    class Slow(Sink):
+        def write(self, picture, result) -> None:
+            time.sleep(0.05)
+
+    with (
+        load(small_bundle) as model,
+        open_source("test:?fps=60&frames=420&size=96x64") as source,
+        caplog.at_level("INFO", "edgekit_runtime"),
+    ):
+        Loop(model, source, [Slow()]).run()
+    said = [record.getMessage() for record in caplog.records if record.event == "skipping"]
+    assert len(said) == 1
+    assert "of its frames are skipped" in said[0]
 
 
 class Scripted(Source):
