@@ -32,6 +32,7 @@ from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
 from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import Sink, SinkContext
+from edgekit_runtime.smoothing import Smoothing
 from edgekit_runtime.sources import open_source
 from edgekit_runtime.sources.base import Source
 from edgekit_runtime.sources.uri import parse_uri
@@ -68,6 +69,7 @@ def run(
     beside: Sequence[str | Path] = (),
     frames: int | None = None,
     overlay: bool = True,
+    smooth: bool = False,
     engine: str | None = None,
     key: Path | None = None,
     stats_file: Path | None = None,
@@ -79,9 +81,9 @@ def run(
 
     `source` and `sinks` are as `open_source` and `open_sink` describe them; where no sink is named, there is a window,
     or a page where there can be none. Bundles `beside` the first see the same source, each at its own pace. Without
-    `overlay` sinks get the bare frames; `engine` restricts the bundles' variants, `key` (a public key, PEM) says who
-    must have signed them; `stats_file` gets the figures as JSON about once a second; `started` (`time.monotonic()`) is
-    where the time to the first result counts from.
+    `overlay` sinks get the bare frames; with `smooth` labels flicker less (`smoothing.py`); `engine` restricts the
+    bundles' variants, `key` (a public key, PEM) says who must have signed them; `stats_file` gets the figures as JSON
+    about once a second; `started` (`time.monotonic()`) is where the time to the first result counts from.
 
     A bundle that is replaced on disk meanwhile takes over between two frames (`hot_swap.py`).
 
@@ -119,7 +121,8 @@ def run(
 
         loop = Loop(
             models[0], frames_in, outputs,
-            beside=models[1:], engine=engine, overlay=Overlay(models[0].manifest, view) if overlay else None,
+            beside=models[1:], engine=engine, smoothing=Smoothing() if smooth else None,
+            overlay=Overlay(models[0].manifest, view) if overlay else None,
             frames=frames, stop=stop, on_stats=report, started=began,
         )  # fmt: skip
 

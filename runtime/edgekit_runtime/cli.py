@@ -82,6 +82,7 @@ def _run(options: argparse.Namespace) -> int:
         beside=options.bundle[1:],
         frames=options.frames,
         overlay=not options.no_overlay,
+        smooth=options.smooth,
         engine=options.engine,
         key=options.key,
         stats_file=options.stats_file,
@@ -148,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--sink", action="append", metavar="SINK", help="where results go (default: window, or web)")
     known.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames")
     known.add_argument("--no-overlay", action="store_true", help="hand the bare frames to the sinks")
+    known.add_argument("--smooth", action="store_true", help="labels that flicker less; half a millisecond a frame")
     known.add_argument("--engine", metavar="NAME", help="use only this engine: openvino or onnxruntime")
     known.add_argument("--key", type=Path, metavar="FILE", help="refuse bundles that this public key has not signed")
     known.add_argument("--json", action="store_true", help="print the figures as one JSON document at the end")

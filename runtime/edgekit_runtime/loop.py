@@ -20,6 +20,7 @@ from edgekit_runtime.inference import Inference
 from edgekit_runtime.model import Model, Result
 from edgekit_runtime.overlay import Overlay, Status
 from edgekit_runtime.sinks.base import Sink
+from edgekit_runtime.smoothing import Smoothing
 from edgekit_runtime.sources.base import Frame, Source, SourceState
 from edgekit_runtime.stats import Backlog, Meter, Stats
 
@@ -33,8 +34,9 @@ class Loop:
 
     Models `beside` it run on the same source, each at its own pace; results carry the newest of theirs. Opens and
     closes nothing that it was given, but an engine that fails, which is opened again, then replaced (`inference.py`) by
-    one that `engine`, if given, allows. `overlay` None hands the bare frames to the sinks. `on_stats` is called about
-    once a second. `started` (`time.monotonic()`) is where the time to the first result counts from.
+    one that `engine`, if given, allows. `smoothing`, if given, steadies the labels. `overlay` None hands the bare
+    frames to the sinks. `on_stats` is called about once a second. `started` (`time.monotonic()`) is where the time to
+    the first result counts from.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Loop:
         *,
         beside: Sequence[Model] = (),
         engine: str | None = None,
+        smoothing: Smoothing | None = None,
         overlay: Overlay | None = None,
         frames: int | None = None,
         stop: threading.Event | None = None,
@@ -54,6 +57,7 @@ class Loop:
         self._model = model
         self._source = source
         self._sinks = sinks
+        self._smoothing = smoothing
         self._overlay = overlay
         self._wanted = frames
         self._stop = stop or threading.Event()
@@ -135,6 +139,8 @@ class Loop:
         return frame
 
     def _give(self, result: Result) -> None:
+        if self._smoothing is not None:
+            result = self._smoothing(result)
         if self._source.live:
             self._results.offer(result)
         else:

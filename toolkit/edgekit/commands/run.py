@@ -42,6 +42,9 @@ def run(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     overlay: Annotated[bool, typer.Option(help="Draw classes, legend and rates over the picture.")] = True,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Labels that flicker less, for half a millisecond a frame.")
+    ] = False,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="Only this engine of the bundle.")] = None,
     key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this public key has not signed.")
@@ -84,6 +87,7 @@ def run(
         beside=bundle[1:],
         frames=frames,
         overlay=overlay,
+        smooth=smooth,
         engine=engine,
         key=key,
         stats_file=stats_file,
