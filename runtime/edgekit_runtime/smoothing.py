@@ -29,7 +29,7 @@ class Smoothing:
     """Keeps the state of one source; call it with its results in order, from one thread."""
 
     def __init__(self) -> None:
-        self._flow: Any = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._grey: Grey | None = None
         # What was shown, and what the network said: uint8 (h, w, 2).
         self._before: Labels | None = None
