@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test debian lint format docs docs-serve docs-commands bench peers wheel clean
+.PHONY: install demo test test-aarch64 debian lint format docs docs-serve docs-commands bench peers wheel clean
 
 install: $(INSTALLED)  ## the environment alone, in .venv
 
@@ -17,6 +17,9 @@ demo: $(INSTALLED)  ## the whole road on the synthetic world: extract, train, di
 
 test: $(INSTALLED)  ## all tests
 	$(BIN)/python -m pytest -q
+
+test-aarch64: $(INSTALLED)  ## the runtime on 64-bit Arm, in QEMU; as root, ten minutes (tests/aarch64/check.py)
+	$(BIN)/python tests/aarch64/check.py
 
 debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an X server, ...; as root
 	apt-get install -y --no-install-recommends chromium ffmpeg python3-opencv xvfb \

@@ -14,22 +14,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
+from edgekit_runtime import systemd
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
+from edgekit_runtime.events import announce
 from edgekit_runtime.files import whole
+from edgekit_runtime.hot_swap import hot_swap
+from edgekit_runtime.inset import depth_modality
 from edgekit_runtime.loop import Loop
-from edgekit_runtime.manifest import Manifest
-from edgekit_runtime.modality import Kind
 from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
 from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import Sink, SinkContext
+from edgekit_runtime.smoothing import Smoothing
 from edgekit_runtime.sources import open_source
 from edgekit_runtime.sources.base import Source
 from edgekit_runtime.sources.phone import PhoneCamera
@@ -38,13 +42,14 @@ from edgekit_runtime.stats import Stats
 
 _LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
-_PATIENCE_S, _HURRY_S = 20.0, 1.5  # for what is still being opened: after an error, after a signal
+_ALIVE_S = 30.0  # a loop that has not turned for so long hangs
+_PATIENCE_S, _HURRY_S = 20.0, 1.0  # for models that are still being opened: after an error, after a signal
 T = TypeVar("T", Model, Source)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What is about to run: for display and for the JSON document."""
+    """What is about to run: for display and for the JSON document. `beside`: further bundles, as texts."""
 
     bundle: str
     engine: str
@@ -52,9 +57,10 @@ class Ready:
     source: str
     source_fps: float | None
     skipped: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "skipped": list(self.skipped)}
+        return {**vars(self), "skipped": list(self.skipped), "beside": list(self.beside)}
 
 
 def run(
@@ -62,8 +68,10 @@ def run(
     source: str,
     sinks: Sequence[str] = (),
     *,
+    beside: Sequence[str | Path] = (),
     frames: int | None = None,
     overlay: bool = True,
+    smooth: bool = False,
     engine: str | None = None,
     key: Path | None = None,
     stats_file: Path | None = None,
@@ -74,9 +82,12 @@ def run(
     """Runs a bundle over a source into sinks until the source ends, `frames` were shown, or SIGINT or SIGTERM.
 
     `source` and `sinks` are as `open_source` and `open_sink` describe them; where no sink is named, there is a window,
-    or a page where there can be none. Without `overlay` sinks get the bare frames; `engine` restricts the bundle's
-    variants, `key` (a public key, PEM) says who must have signed it; `stats_file` gets the figures as JSON about once a
-    second; `started` (`time.monotonic()`) is where the time to the first result counts from.
+    or a page where there can be none. Bundles `beside` the first see the same source, each at its own pace. Without
+    `overlay` sinks get the bare frames; with `smooth` labels flicker less (`smoothing.py`); `engine` restricts the
+    bundles' variants, `key` (a public key, PEM) says who must have signed them; `stats_file` gets the figures as JSON
+    about once a second; `started` (`time.monotonic()`) is where the time to the first result counts from.
+
+    A bundle that is replaced on disk meanwhile takes over between two frames (`hot_swap.py`).
 
     Raises UsageError before anything is opened, and BundleError, EngineError, SourceError or SinkError after; sinks
     are finished in any case.
@@ -89,77 +100,92 @@ def run(
         raise UsageError(f"The number of frames must be at least 1, not {frames}.")
     stop = threading.Event()
     last = Stats()
-    with _stop_on_signals(stop):
-        opened = _open_both(bundle, source, engine, key, stop)
-        if opened is None:
+    bundles = [bundle, *beside]
+    loaders = [partial(load, path, engine=engine, key=key) for path in bundles]
+    with _stop_on_signals(stop), ExitStack() as opened:
+        ready = _open_all(loaders, lambda: open_source(_as_built_for(bundle, source, key)), stop)
+        if ready is None:
             return Stats(state="ended", reason="stopped")
-        model, frames_in = opened
-        with model, frames_in:
-            if on_ready:
-                on_ready(_ready(model, frames_in))
-            view = View.at_first(model.manifest)
-            context = _context(model.manifest, frames_in, stop, view)
-            with _opened_sinks(sinks, context) as outputs:
+        models, frames_in = ready
+        for model in models:
+            opened.enter_context(model)
+        opened.enter_context(frames_in)
+        if on_ready:
+            on_ready(_ready(models, frames_in))
+        view = View.at_first(models[0].manifest)
+        outputs = opened.enter_context(_opened_sinks(sinks, _context(models, frames_in, stop, view)))
 
-                def report(stats: Stats) -> None:
-                    if stats_file:
-                        _write_stats(stats_file, stats)
-                    if on_stats:
-                        on_stats(stats)
+        def report(stats: Stats) -> None:
+            if stats_file:
+                _write_stats(stats_file, stats)
+            if on_stats:
+                on_stats(stats)
 
-                drawing = Overlay(model.manifest, view) if overlay else None
-                loop = Loop(
-                    model, frames_in, outputs, overlay=drawing, frames=frames, stop=stop, on_stats=report,
-                    started=began,
-                )  # fmt: skip
-                last = loop.run()
-        if stats_file:
-            _write_stats(stats_file, last)
+        loop = Loop(
+            models[0], frames_in, outputs,
+            beside=models[1:], engine=engine, smoothing=Smoothing() if smooth else None,
+            overlay=Overlay(models[0].manifest, view) if overlay else None,
+            frames=frames, stop=stop, on_stats=report, started=began,
+        )  # fmt: skip
+
+        def alive() -> bool:
+            return view.paused or time.monotonic() - loop.turned < _ALIVE_S
+
+        with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), systemd.watched(alive):
+            last = loop.run()
+    if stats_file:
+        _write_stats(stats_file, last)
     return last
 
 
-def _context(manifest: Manifest, source: Source, stop: threading.Event, view: View) -> SinkContext:
+def _context(models: Sequence[Model], source: Source, stop: threading.Event, view: View) -> SinkContext:
+    manifest = models[0].manifest
     taxonomy = manifest.taxonomy
     legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
-    units = [each.modality.unit for each in manifest.outputs if each.modality and each.modality.kind is Kind.DEPTH]
-    depth = units[0] if units else None
+    depths = [depth.unit for model in models if (depth := depth_modality(model.manifest))]
     phone = source if isinstance(source, PhoneCamera) else None
-    return SinkContext(f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depth, phone)
-
-
-def _ready(model: Model, source: Source) -> Ready:
-    return Ready(
-        bundle=str(model.path),
-        engine=model.engine,
-        precision=model.variant.precision,
-        source=source.uri,
-        source_fps=source.fps,
-        skipped=tuple(f"{s.variant.engine} {s.variant.precision}: {s.reason}" for s in model.skipped),
+    return SinkContext(
+        f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depths[0] if depths else None, phone
     )
 
 
-def _open_both(
-    bundle: str | Path, source: str, engine: str | None, key: Path | None, stop: threading.Event
-) -> tuple[Model, Source] | None:
-    """Both at once, since each takes a good part of a second; None when told to stop meanwhile.
+def _ready(models: Sequence[Model], source: Source) -> Ready:
+    first = models[0]
+    return Ready(
+        bundle=str(first.path),
+        engine=first.engine,
+        precision=first.variant.precision,
+        source=source.uri,
+        source_fps=source.fps,
+        skipped=tuple(f"{s.variant.engine} {s.variant.precision}: {s.reason}" for m in models for s in m.skipped),
+        beside=tuple(f"{model.path}: {model.variant.precision}, {model.engine}" for model in models[1:]),
+    )
 
-    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. One
-    that is at work is waited for, as a process that ends under a compiler's threads crashes.
+
+def _open_all(
+    loaders: Sequence[Callable[[], Model]], open_it: Callable[[], Source], stop: threading.Event
+) -> tuple[list[Model], Source] | None:
+    """All at once, since each takes a good part of a second; None when told to stop meanwhile.
+
+    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. A
+    compiler that is at work is waited for, as a process that ends under its threads crashes.
     """
-    model = _background(lambda: load(bundle, engine=engine, key=key))
-    frames = _background(lambda: open_source(_as_built_for(bundle, source, key)))
-    pending: set[Future[Any]] = {model, frames}
+    models = [_background(load_it) for load_it in loaders]
+    frames = _background(open_it)
+    pending: set[Future[Any]] = {*models, frames}
     try:
         while pending and not stop.is_set():
             done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
         if not pending:
-            return model.result(), frames.result()
+            return [model.result() for model in models], frames.result()
     except BaseException:
-        _close_when_done((model, frames), _PATIENCE_S)
+        _close_when_done(models, _PATIENCE_S)
+        _close_when_done([frames], 0)
         raise
-    _close_when_done((model, frames), _HURRY_S)
+    _close_when_done(models, _HURRY_S)
+    _close_when_done([frames], 0)
     return None
 
 
@@ -253,8 +279,15 @@ def _write_stats(path: Path, stats: Stats) -> None:
         raise SinkError(f"The statistics file {path} cannot be written: {error.strerror or error}.") from error
 
 
-def explain(error: BaseException, program: str) -> int:
+def explain(error: BaseException, program: str, log_format: str = "text") -> int:
     """Says on stderr in one or two lines what went wrong; returns the exit status."""
+    if log_format == "json" and not isinstance(error, BrokenPipeError):
+        known = isinstance(error, EdgekitError)
+        message = str(error.args[0]) if known and error.args else f"{type(error).__name__}: {error}"
+        status = error.exit_status if isinstance(error, EdgekitError) else 1
+        hint = error.hint if isinstance(error, EdgekitError) else ""
+        announce("failed", message, level=logging.ERROR, hint=hint, exit_status=status)
+        return status
     if isinstance(error, EdgekitError):
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_status

@@ -32,10 +32,9 @@ def colourise(modality: Modality, array: Array, span: Span | None = None) -> Pic
     if modality.kind is Kind.LABELS and modality.taxonomy:
         return palette(modality.taxonomy)[array[..., 0].astype(np.uint8)]
     if modality.kind is Kind.DEPTH:
-        depth = array[..., 0]
-        if modality.near_is_high:
-            depth = -depth.astype(np.float32)
-            span = (-span[1], -span[0]) if span else None
+        depth = far_is_high(modality, array[..., 0])
+        if span and modality.near_is_high:
+            span = (-span[1], -span[0])
         return np.ascontiguousarray(depth_bgr(depth, span or depth_span(depth))[..., ::-1])
     if modality.kind is Kind.NORMALS:
         return _from_unit((array.astype(np.float32) + 1) / 2)
@@ -53,6 +52,16 @@ def palette(taxonomy: Taxonomy) -> Picture:
     return table
 
 
+def lookup(taxonomy: Taxonomy) -> Picture:
+    """`palette` for `cv2.applyColorMap`: uint8 `(256, 1, 3)` BGR."""
+    return palette(taxonomy)[:, None, ::-1].copy()
+
+
+def far_is_high(modality: Modality, depth: Array) -> Array:
+    """Depth `(H, W)` so that larger is farther, as the pictures below take it: inverse depth is negated."""
+    return -depth.astype(np.float32) if modality.near_is_high else depth
+
+
 def depth_span(depth: Array) -> Span:
     """The range in which nearly all finite depths lie: 2nd to 98th percentile. (0, 1) when there are none."""
     sample = depth[:: max(depth.shape[0] // 96, 1), :: max(depth.shape[1] // 96, 1)].astype(np.float32)
@@ -61,6 +70,13 @@ def depth_span(depth: Array) -> Span:
         return 0.0, 1.0
     low, high = np.percentile(finite, (2, 98))
     return float(low), float(max(high, low + 1e-6))
+
+
+def follow(span: Span | None, new: Span) -> Span:
+    """A depth scale that follows slowly, so that colours do not flicker from frame to frame."""
+    if span is None:
+        return new
+    return 0.9 * span[0] + 0.1 * new[0], 0.9 * span[1] + 0.1 * new[1]
 
 
 def depth_bgr(depth: Array, span: Span) -> Picture:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit_runtime.errors import EngineError
 from edgekit_runtime.model import Model, Result
 from edgekit_runtime.sources.base import Frame
 
 
 class Flight:
-    """At most `ahead` frames that were begun and not finished; results come in the order of the frames.
+    """At most `ahead` frames that were begun and not finished, or what the model takes at once; results come in order.
 
     More than one at once is for files, which can wait: each frame takes longer then, all together less.
     """
@@ -23,15 +25,23 @@ class Flight:
         self._ahead = ahead
         self._begun: deque[Callable[[], Result]] = deque()
 
-    def send(self, frame: Frame | npt.NDArray[np.uint8]) -> Iterator[Result]:
-        """Begins with a frame; yields results for which it had to wait, to keep to the limit. Raises as the model
-        does.
-        """
-        self._begun.append(self._model.start(frame))
-        while len(self._begun) >= self._ahead:
-            yield self._begun.popleft()()
+    def __len__(self) -> int:
+        return len(self._begun)
 
-    def land(self) -> Iterator[Result]:
-        """Waits for what is on its way. Raises EngineError."""
+    @property
+    def full(self) -> bool:
+        return len(self._begun) >= min(self._ahead, self._model.requests)
+
+    def begin(self, frame: Frame | npt.NDArray[np.uint8]) -> None:
+        """Only where there is room (`full`). Raises as the model does."""
+        self._begun.append(self._model.start(frame))
+
+    def finish(self) -> Result:
+        """Waits for the frame that was begun first. Raises EngineError; that frame is over then, too."""
+        return self._begun.popleft()()
+
+    def abandon(self) -> None:
+        """Waits for all that were begun, whatever becomes of them."""
         while self._begun:
-            yield self._begun.popleft()()
+            with suppress(EngineError):
+                self.finish()

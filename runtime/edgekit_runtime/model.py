@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.bundle import Bundle, open_bundle
-from edgekit_runtime.engines import Opened, Skipped, open_first
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.engines import Opened, Skipped, open_engine, open_first
+from edgekit_runtime.errors import EngineError, UsageError
 from edgekit_runtime.manifest import Manifest, TensorSpec, Variant
 from edgekit_runtime.modality import Kind
 from edgekit_runtime.sources.base import Frame
@@ -37,19 +37,35 @@ class Result:
 
     `labels`: uint8 `(h, w)` class ids of the bundle's taxonomy, or None; `depth`: `(h, w)` in the dtype and unit of
     the bundle's depth modality, or None. Both are at the network's output resolution, which may be below the
-    frame's, and belong to the caller.
+    frame's, and belong to the caller. `beside` is what other bundles have said last, where the loop runs several.
     """
 
     frame: Frame
     labels: npt.NDArray[np.uint8] | None
     depth: npt.NDArray[Any] | None
     timing: Timing
+    beside: tuple[Beside, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The newest result of a bundle that runs beside the first one, at its own pace of `fps`.
+
+    `result.frame` is the frame that it speaks of, which is older than the one beside which it is shown.
+    """
+
+    manifest: Manifest
+    result: Result
+    fps: float
 
 
 class Model:
     """An opened bundle. Call it with a frame; use it from one thread at a time; close it (or use `with`)."""
 
     def __init__(self, bundle: Bundle, opened: Opened) -> None:
+        self._hold(bundle, opened)
+
+    def _hold(self, bundle: Bundle, opened: Opened) -> None:
         self._bundle = bundle
         self._opened = opened
         self._engine = opened.engine
@@ -126,6 +142,23 @@ class Model:
         for buffer in self._buffers:
             self._engine.infer(buffer)
 
+    def reopened(self) -> Model:
+        """The same variant of the same bundle, opened anew and warmed up. Raises EngineError and BundleError."""
+        again = Model(self._bundle, Opened(open_engine(self._bundle, self.variant), self.variant, self.skipped))
+        again.warm_up()
+        return again
+
+    def fallen_back(self, reason: str, engine: str | None = None) -> Model:
+        """The next variant that runs here, in the bundle's order; `reason` is why this one no longer does.
+
+        `engine` restricts the choice, as for `load`. Raises EngineError when there is none left, and BundleError.
+        """
+        return _open_warm(self._bundle, engine, (*self.skipped, Skipped(self.variant, reason)))
+
+    def become(self, other: Model) -> None:
+        """Goes on as `other`, which is used up by this. What ran before is not closed: it may hang."""
+        self._hold(other._bundle, other._opened)
+
     def close(self) -> None:
         self._engine.close()
 
@@ -162,10 +195,20 @@ def load(path: str | Path, *, engine: str | None = None, key: Path | None = None
     With `key`, a public Ed25519 key (PEM), only bundles that it has signed are opened. Raises BundleError (missing,
     damaged, altered, too new, not signed so) and EngineError (no engine for it is installed).
     """
-    bundle = open_bundle(path, key=key)
-    model = Model(bundle, open_first(bundle, engine))
-    model.warm_up()
-    return model
+    return _open_warm(open_bundle(path, key=key), engine)
+
+
+def _open_warm(bundle: Bundle, engine: str | None, passed_over: tuple[Skipped, ...] = ()) -> Model:
+    """The first variant that opens and infers; one that only opens is passed over, too."""
+    while True:
+        model = Model(bundle, open_first(bundle, engine, passed_over))
+        try:
+            model.warm_up()
+        except EngineError as error:
+            model.close()
+            passed_over = (*model.skipped, Skipped(model.variant, str(error.args[0])))
+        else:
+            return model
 
 
 def _first_of(kind: Kind, manifest: Manifest) -> str | None:

@@ -1,4 +1,4 @@
-"""Draws a result on its frame: class colours, legend with live shares, rate, age and state.
+"""Draws a result on its frame: class colours, legend with live shares, rate, age and state, and what other bundles say.
 
 A few tenths of a millisecond at 540×960: everything that does not change is drawn once.
 """
@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit_runtime.colour import Span, depth_bgr, depth_span, palette
+from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
+from edgekit_runtime.inset import Depth, Insets, depth_modality, depth_of
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.model import Result
@@ -70,10 +71,12 @@ class Overlay:
     def __init__(self, manifest: Manifest, view: View | None = None) -> None:
         self.view = view or View()
         self._taxonomy = manifest.taxonomy
-        self._lut = palette(self._taxonomy)[:, None, ::-1].copy() if self._taxonomy else None
+        self._lut = lookup(self._taxonomy) if self._taxonomy else None
+        self._depth = depth_modality(manifest)
         self._buffer: Picture = np.zeros((0, 0, 3), np.uint8)
         self._panel: _Panel | None = None
         self._span: Span | None = None
+        self._insets = Insets()
 
     def draw(self, result: Result, status: Status) -> Picture:
         """The frame with everything on it: uint8 `(H, W, 3)` BGR of the frame's size, valid until the next call."""
@@ -92,18 +95,26 @@ class Overlay:
             if (bare := self._bare(result)) is not None:
                 bare = cv2.resize(bare, size, interpolation=cv2.INTER_NEAREST)
                 cv2.copyTo(image, bare, self._buffer)
-        if self._panel and result.labels is not None and not self._shows_depth(result):
+        if self._panel and result.labels is not None and self._shown_depth(result) is None:
             self._draw_legend(self._panel, result.labels)
+        if result.beside:
+            self._insets.draw(self._buffer, result.beside)
         self._draw_status(status)
         return self._buffer
 
-    def _shows_depth(self, result: Result) -> bool:
-        return result.depth is not None and (self.view.depth or result.labels is None)
+    def _shown_depth(self, result: Result) -> Depth | None:
+        """Depth, far is high, if that is what the picture shows: the first bundle's, else that of one beside it."""
+        if not self.view.depth and result.labels is not None:
+            return None
+        if result.depth is not None and self._depth is not None:
+            return far_is_high(self._depth, result.depth)
+        return next((depth for depth in map(depth_of, result.beside) if depth is not None), None)
 
     def _coloured(self, result: Result) -> Picture | None:
-        if result.depth is not None and self._shows_depth(result):
-            self._span = _follow(self._span, depth_span(result.depth))
-            return depth_bgr(result.depth, self._span)
+        depth = self._shown_depth(result)
+        if depth is not None:
+            self._span = follow(self._span, depth_span(depth))
+            return depth_bgr(depth, self._span)
         if result.labels is not None and self._lut is not None:
             return np.asarray(cv2.applyColorMap(result.labels, self._lut), np.uint8)
         return None
@@ -111,7 +122,7 @@ class Overlay:
     def _bare(self, result: Result) -> Picture | None:
         """255 where the frame shows a class that is hidden; None where none is."""
         hidden = self.view.hidden
-        if not hidden or result.labels is None or self._shows_depth(result):
+        if not hidden or result.labels is None or self._shown_depth(result) is not None:
             return None
         table = np.zeros(256, np.uint8)
         table[list(hidden)] = 255
@@ -167,10 +178,3 @@ def _legend(taxonomy: Taxonomy, frame_height: int) -> _Panel:
 
 def _font_scale(height: int) -> float:
     return max(height / 1000, 0.35)
-
-
-def _follow(span: Span | None, new: Span) -> Span:
-    """A depth scale that follows slowly, so that colours do not flicker from frame to frame."""
-    if span is None:
-        return new
-    return 0.9 * span[0] + 0.1 * new[0], 0.9 * span[1] + 0.1 * new[1]

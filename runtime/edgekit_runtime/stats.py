@@ -16,7 +16,8 @@ class Stats:
     `fps` is frames shown a second from the first to the last; ages are from capture to the last sink, in
     milliseconds; `dropped` frames were replaced by newer ones (live sources only); `inference_p50_ms` is the engine
     alone; `first_result_s` the time from the start of the program to the first result, None before there is one;
-    `state` and `reason` are the source's.
+    `engine_failures` counts how often an engine failed and was opened again or replaced, `bundle_swaps` how often a new
+    bundle took over; `state` and `reason` are the source's, or the engine's while that is in trouble.
     """
 
     frames: int = 0
@@ -26,6 +27,8 @@ class Stats:
     age_p99_ms: float = 0.0
     inference_p50_ms: float = 0.0
     first_result_s: float | None = None
+    engine_failures: int = 0
+    bundle_swaps: int = 0
     state: str = "running"
     reason: str = ""
 
@@ -101,6 +104,33 @@ class Meter:
             state=state,
             reason=reason,
         )
+
+
+class Backlog:
+    """Whether a live source is too fast: over a tenth of its frames skipped in five looks, one a second or so."""
+
+    _LOOKS = 5
+    _HIGH, _LOW = 0.1, 0.02
+
+    def __init__(self) -> None:
+        self._counts: deque[tuple[float, int, int]] = deque(maxlen=self._LOOKS + 1)
+        self.skipping = False
+
+    def look(self, frames: int, dropped: int) -> float | None:
+        """The share of frames that is skipped, if `skipping` has just changed; `frames` and `dropped` so far."""
+        now = time.monotonic()
+        if self._counts and now - self._counts[-1][0] > 3:
+            self._counts.clear()  # a sink that paused is no backlog
+        self._counts.append((now, frames, dropped))
+        if len(self._counts) <= self._LOOKS:
+            return None
+        _, frames_before, dropped_before = self._counts[0]
+        shown, lost = frames - frames_before, dropped - dropped_before
+        share = lost / (shown + lost) if shown + lost else 0.0
+        if self.skipping if share < self._LOW else not self.skipping and share > self._HIGH:
+            self.skipping = not self.skipping
+            return share
+        return None
 
 
 def _rate(count: int, span_s: float) -> float:

@@ -21,6 +21,7 @@ TAXONOMY = Taxonomy("blobs", ("dark", "blue", "green", "red"), ((40, 40, 40), (0
 LABELS = Modality("labels", Kind.LABELS, taxonomy=TAXONOMY)
 DEPTH = Modality("depth", Kind.DEPTH, dtype="float32", range=(0.0, 255.0), unit="relative")
 STRIDE = 4
+FRAGILE_ABOVE = 249
 _WEIGHTS = np.array([[0, 0, 0], [2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32)  # one row a class, over B, G, R
 _BIAS = np.array([20, 0, 0, 0], np.float32)
 
@@ -61,8 +62,8 @@ def openvino_files(height: int, width: int, *, depth: bool = False) -> dict[str,
         return {name: (Path(folder) / name).read_bytes() for name in ("model.xml", "model.bin")}
 
 
-def onnx_files(height: int, width: int) -> dict[str, bytes]:
-    """The same network as ONNX: model.onnx."""
+def onnx_files(height: int, width: int, *, fragile: bool = False) -> dict[str, bytes]:
+    """The same network as ONNX: model.onnx. A `fragile` one fails at values above `FRAGILE_ABOVE`."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: np.ndarray):
@@ -72,16 +73,22 @@ def onnx_files(height: int, width: int) -> dict[str, bytes]:
         helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["planes", "kernel", "bias"], ["scores"], strides=[STRIDE, STRIDE]),
-        helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+        helper.make_node("ReduceMax", ["floats"], ["brightest"], keepdims=0),
+        helper.make_node("Cast", ["brightest"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "place"], ["nothing"]),
+        helper.make_node("Add", ["scores", "nothing"], ["sound"]),
+        helper.make_node("ArgMax", ["sound"], ["best"], axis=1, keepdims=0),
         helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
     ]
+    table = np.zeros(FRAGILE_ABOVE + 1 if fragile else 256, np.float32)
+    weights = [constant("kernel", _kernel()), constant("bias", _BIAS), constant("table", table)]
     shape = [1, height // STRIDE, width // STRIDE]
     graph = helper.make_graph(
         nodes,
         "blobs",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])],
         [helper.make_tensor_value_info("labels", TensorProto.UINT8, shape)],
-        [constant("kernel", _kernel()), constant("bias", _BIAS)],
+        weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return {"model.onnx": model.SerializeToString()}
@@ -92,13 +99,21 @@ ONNXRUNTIME = Variant("onnxruntime", "CPU", "fp32", "model.onnx", {"intra_op_thr
 
 
 def manifest_for(
-    files: Mapping[str, bytes], variants: tuple[Variant, ...], height: int, width: int, *, depth: bool = False
+    files: Mapping[str, bytes],
+    variants: tuple[Variant, ...],
+    height: int,
+    width: int,
+    *,
+    depth: bool = False,
+    name: str = "blobs",
+    taxonomy: Taxonomy = TAXONOMY,
 ) -> Manifest:
-    outputs = [TensorSpec("labels", (1, height // STRIDE, width // STRIDE), "uint8", LABELS)]
+    labels = Modality("labels", Kind.LABELS, taxonomy=taxonomy)
+    outputs = [TensorSpec("labels", (1, height // STRIDE, width // STRIDE), "uint8", labels)]
     if depth:
         outputs.append(TensorSpec("depth", (1, height, width), "float32", DEPTH))
     return Manifest(
-        name="blobs",
+        name=name,
         profile="test",
         created="2026-01-01T00:00:00Z",
         input=TensorSpec("image", (1, height, width, 3), "uint8"),
@@ -132,13 +147,16 @@ def make_bundle(
     *,
     variants: tuple[Variant, ...] = (OPENVINO, ONNXRUNTIME),
     depth: bool = False,
+    fragile: bool = False,
+    name: str = "blobs",
+    taxonomy: Taxonomy = TAXONOMY,
 ) -> Path:
     """A whole bundle; a folder unless `path` ends in .edgekit."""
     files: dict[str, bytes] = {}
     if any(variant.model == OPENVINO.model for variant in variants):
         files |= openvino_files(height, width, depth=depth)
     if any(variant.model == ONNXRUNTIME.model for variant in variants):
-        files |= onnx_files(height, width)
-    manifest = manifest_for(files, variants, height, width, depth=depth).to_json()
+        files |= onnx_files(height, width, fragile=fragile)
+    manifest = manifest_for(files, variants, height, width, depth=depth, name=name, taxonomy=taxonomy).to_json()
     write = write_zip if path.suffix == ".edgekit" else write_folder
     return write(path, files, manifest)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from bundles import OPENVINO, make_bundle
 
-from edgekit_runtime import EngineError, Loop, SinkError, SourceError, UsageError, load, open_source, run
+from edgekit_runtime import Loop, SinkError, SourceError, UsageError, load, open_source, run
 from edgekit_runtime.cli import main
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.sources.pattern import read_number
@@ -232,13 +232,6 @@ def test_a_failing_sink_ends_the_run_and_closes_the_others(small_bundle: Path, t
         run(small_bundle, "test:?fps=30&size=320x180", [f"file:{out}", f"png:{pictures}"])
     with open_source(out) as source:
         assert sum(1 for _ in source) >= 1
-
-
-def test_a_failing_engine_ends_the_run_with_an_engine_error(small_bundle: Path):
-    with load(small_bundle) as model, open_source("test:?fps=0") as source:
-        model.close()
-        with pytest.raises(EngineError, match="was closed"):
-            Loop(model, source, []).run()
 
 
 def test_stats_file_follows_the_run(small_bundle: Path, tmp_path: Path):

@@ -323,6 +323,36 @@ def test_a_camera_that_hangs_is_stalled_and_can_be_left():
     capture.release()
 
 
+def test_a_driver_that_hangs_is_left_behind_and_the_camera_opened_anew(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(camera, "GIVEN_UP_S", 0.3)
+    captures = [ScriptedCapture(3, then="hang"), ScriptedCapture(10_000)]
+    script = iter(captures)
+    with camera.Camera("camera:0", lambda: next(script), camera.Wish()) as source:
+        seen = [source.read(0.1) for _ in range(20)]
+        indices = [frame.index for frame in seen if frame is not None]
+        assert indices == sorted(set(indices)), "frames are counted through"
+        assert indices[-1] >= 3, "the second capture gave some"
+        assert captures[1].settings, "it was set up like the first"
+    for capture in captures:
+        capture.release()
+
+
+def test_a_driver_that_hangs_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(camera, "GIVEN_UP_S", 0.1)
+    captures: list[ScriptedCapture] = []
+
+    def hangs() -> ScriptedCapture:
+        captures.append(ScriptedCapture(1, then="hang"))
+        return captures[-1]
+
+    source = camera.Camera("camera:0", hangs, camera.Wish())
+    with source, pytest.raises(SourceError, match="driver has hung"):
+        list(source)
+    assert len(captures) == 4
+    for capture in captures:
+        capture.release()
+
+
 def test_a_camera_that_does_not_open_is_an_error_with_a_hint():
     with pytest.raises(SourceError, match="cannot be opened") as caught:
         camera.Camera("camera:0", lambda: ScriptedCapture(0, opens=False), camera.Wish())

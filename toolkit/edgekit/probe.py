@@ -29,15 +29,18 @@ def probe(path: str, frames: int) -> dict[str, Any]:
         model(image)
     flight = Flight(model, model.requests)
     began = time.perf_counter()
-    spent = [
-        result.timing.inference_ms
-        for number in range(frames + 1)
-        for result in (flight.send(images[number % len(images)]) if number < frames else flight.land())
-    ]
+    spent = []
+    for number in range(frames):
+        flight.begin(images[number % len(images)])
+        if flight.full:
+            spent.append(flight.finish().timing.inference_ms)
+    while flight:
+        spent.append(flight.finish().timing.inference_ms)
+    seconds = time.perf_counter() - began
     return {
         "first": first,
         "ms": spent,
-        "seconds": time.perf_counter() - began,
+        "seconds": seconds,
         "rss_mb": _peak_mb(),
         "engine": model.engine,
         "precision": model.variant.precision,

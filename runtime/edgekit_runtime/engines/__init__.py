@@ -78,10 +78,11 @@ def open_engine(bundle: Bundle, variant: Variant) -> Engine:
     return engine
 
 
-def open_first(bundle: Bundle, engine: str | None = None) -> Opened:
+def open_first(bundle: Bundle, engine: str | None = None, passed_over: Sequence[Skipped] = ()) -> Opened:
     """Opens the first variant, in the bundle's order of preference, whose engine is installed and accepts it.
 
-    With `engine`, only variants for that engine count. Raises EngineError that says for each variant why not.
+    With `engine`, only variants for that engine count; those in `passed_over` have been tried. Raises EngineError that
+    says for each variant why not.
     """
     variants: Sequence[Variant] = bundle.manifest.variants
     if engine is not None:
@@ -89,9 +90,11 @@ def open_first(bundle: Bundle, engine: str | None = None) -> Opened:
         if not variants:
             there = ", ".join(sorted({variant.engine for variant in bundle.manifest.variants}))
             raise EngineError(f"{bundle.path} has no variant for {engine}.", hint=f"It has: {there}.")
-    skipped: list[Skipped] = []
+    skipped = list(passed_over)
     hint = ""
     for variant in variants:
+        if any(variant is skip.variant for skip in passed_over):
+            continue
         try:
             return Opened(open_engine(bundle, variant), variant, tuple(skipped))
         except EngineError as error:

@@ -58,7 +58,7 @@ def open_variant(bundle: Bundle, variant: Variant) -> OnnxRuntimeEngine:
         raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
     settings: Mapping[str, Any] = variant.config
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised; on stderr they would be said twice
     model = bundle.read(variant.model)
     try:
         options.intra_op_num_threads = int(settings.get("intra_op_threads", 0))

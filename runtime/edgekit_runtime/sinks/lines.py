@@ -3,10 +3,12 @@
     {"index": 12, "timestamp_s": 0.48, "unix_s": 1790000000.123, "inference_ms": 1.61,
      "areas": {"road": 0.31, "car": 0.04},
      "depth": {"min": 1.9, "median": 14.2, "max": 80.1, "unit": "m"},
-     "masks": [{"class": "road", "size": [136, 240], "counts": [1804, 12, ...]}]}
+     "masks": [{"class": "road", "size": [136, 240], "counts": [1804, 12, ...]}],
+     "beside": [{"bundle": "dpt-large", "index": 4, "depth": {...}}]}
 
-Areas are shares of the picture, of the classes that are there. Masks are run lengths as COCO has them (uncompressed:
-column by column, beginning with how many pixels are not of the class), at the size of the class map.
+`beside` is what further bundles have said last, and of which frame. Areas are shares of the picture, of the classes
+that are there. Masks are run lengths as COCO has them (uncompressed: column by column, beginning with how many pixels
+are not of the class), at the size of the class map.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.errors import SinkError, UsageError
-from edgekit_runtime.model import Result
+from edgekit_runtime.inset import depth_modality
+from edgekit_runtime.model import Beside, Result
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
 
 _FLUSH_S = 1.0
@@ -48,10 +52,10 @@ class LineSink(Sink):
             "unix_s": round(result.frame.captured + self._offset, 3),
             "inference_ms": round(result.timing.inference_ms, 3),
         }
-        if result.labels is not None:
-            line |= self._classes(result.labels)
-        if result.depth is not None:
-            line["depth"] = self._depth(result.depth)
+        names = [name for name, _ in self._context.legend]
+        line |= self._said(result, names, self._context.depth_unit)
+        if result.beside:
+            line["beside"] = [self._beside(each) for each in result.beside]
         try:
             self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             if time.monotonic() - self._flushed > _FLUSH_S:
@@ -68,9 +72,21 @@ class LineSink(Sink):
         except OSError as error:
             raise self._error(error) from error
 
-    def _classes(self, labels: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        counts = np.bincount(labels.ravel(), minlength=256)[: self._context.classes]
-        names = [name for name, _ in self._context.legend]
+    def _said(self, result: Result, names: Sequence[str], unit: str | None) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        if result.labels is not None:
+            said |= self._classes(result.labels, names)
+        if result.depth is not None:
+            said["depth"] = _depth(result.depth, unit)
+        return said
+
+    def _beside(self, beside: Beside) -> dict[str, Any]:
+        taxonomy, depth = beside.manifest.taxonomy, depth_modality(beside.manifest)
+        said = self._said(beside.result, taxonomy.classes if taxonomy else (), depth.unit if depth else None)
+        return {"bundle": beside.manifest.name, "index": beside.result.frame.index, **said}
+
+    def _classes(self, labels: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, Any]:
+        counts = np.bincount(labels.ravel(), minlength=256)[: len(names)]
         present = [int(number) for number in np.flatnonzero(counts)]
         found: dict[str, Any] = {
             "areas": {names[number]: round(float(counts[number] / labels.size), 5) for number in present}
@@ -82,22 +98,18 @@ class LineSink(Sink):
             ]
         return found
 
-    def _depth(self, depth: npt.NDArray[Any]) -> dict[str, Any]:
-        valid = depth[np.isfinite(depth)]
-        if not valid.size:
-            return {"min": None, "median": None, "max": None, "unit": self._context.depth_unit}
-        low, middle, high = (float(value) for value in (valid.min(), np.median(valid), valid.max()))
-        return {
-            "min": round(low, 4),
-            "median": round(middle, 4),
-            "max": round(high, 4),
-            "unit": self._context.depth_unit,
-        }
-
     def _error(self, error: OSError) -> SinkError:
         return SinkError(
             f"{self._path} cannot be written: {error.strerror or error}.", hint="What was written before is whole."
         )
+
+
+def _depth(depth: npt.NDArray[Any], unit: str | None) -> dict[str, Any]:
+    valid = depth[np.isfinite(depth)]
+    if not valid.size:
+        return {"min": None, "median": None, "max": None, "unit": unit}
+    low, middle, high = (float(value) for value in (valid.min(), np.median(valid), valid.max()))
+    return {"min": round(low, 4), "median": round(middle, 4), "max": round(high, 4), "unit": unit}
 
 
 def run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:

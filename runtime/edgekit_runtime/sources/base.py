@@ -98,7 +98,8 @@ class Source(ABC):
 class ThreadedSource(Source):
     """A source whose frames are fetched by a thread of its own, which runs `_produce`.
 
-    Subclasses set `live` before they call `_start`. What `_produce` raises is raised again by `read`.
+    Subclasses set `live` before they call `_start`. What `_produce` raises is raised again by `read`. A thread that
+    hangs may be left behind by another `_start_thread`; what it does afterwards counts for nothing.
     """
 
     stall_s = 1.0
@@ -117,8 +118,15 @@ class ThreadedSource(Source):
     def _start(self) -> None:
         self._frames = Handoff(1 if self.live else self.prefetch)
         self._last = time.monotonic()
+        self._start_thread()
+
+    def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._guard, name=f"source {self.uri}", daemon=True)
         self._thread.start()
+
+    @property
+    def _current(self) -> bool:
+        return self._thread is threading.current_thread()
 
     @abstractmethod
     def _produce(self) -> None:
@@ -130,17 +138,25 @@ class ThreadedSource(Source):
         if self.live:
             self._frames.offer(frame)
             return not self._stop.is_set()
-        return self._frames.put(frame)
+        taken = self._frames.put(frame)
+        self._last = time.monotonic()  # whoever was slow, it was not the source
+        return taken
 
     def _guard(self) -> None:
         try:
             self._produce()
         except EdgekitError as error:
-            self._failure = error
+            self._end(error)
         except Exception as error:
-            self._failure = SourceError(f"{self.uri} failed: {error or type(error).__name__}.")
-            self._failure.__cause__ = error
-        finally:
+            failure = SourceError(f"{self.uri} failed: {error or type(error).__name__}.")
+            failure.__cause__ = error
+            self._end(failure)
+        else:
+            self._end(None)
+
+    def _end(self, failure: EdgekitError | None) -> None:
+        if self._current:
+            self._failure = failure
             self._frames.close()
 
     def _become(self, state: SourceState, reason: str = "") -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 
@@ -19,9 +19,13 @@ from edgekit_runtime.errors import SourceError, UsageError
 from edgekit_runtime.sources.base import Frame, SourceState, ThreadedSource
 from edgekit_runtime.sources.uri import SourceUri
 
+T = TypeVar("T")
 _LOG = logging.getLogger("edgekit_runtime")
 _OPEN_TIMEOUT_S = 2.0
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+# A driver that has not answered for so long never will; V4L2 says itself after ten seconds that nothing came.
+GIVEN_UP_S = 15.0
+_GIVEN_UP_TIMES = 3
 
 
 class Capture(Protocol):
@@ -74,6 +78,10 @@ class Camera(ThreadedSource):
         self._wish = wish
         self._ready = threading.Event()
         self.grant: Grant | None = None
+        self._began, self._index = time.monotonic(), 0
+        # Since when the driver has been asked for something; None while it is not.
+        self._asked: float | None = None
+        self._given_up = 0
         self._start()
         # The drivers' open may block for ever; then the thread is left behind, and the caller gets an answer.
         if not self._ready.wait(_OPEN_TIMEOUT_S):
@@ -86,25 +94,57 @@ class Camera(ThreadedSource):
         self.fps = self.grant.fps or None
 
     def _produce(self) -> None:
-        capture = self._open()
-        if capture is None:
-            raise SourceError(f"{self.uri} cannot be opened.", hint=_in_use_hint())
-        self._ready.set()
-        began, index = time.monotonic(), 0
-        while not self._stop.is_set():
-            ok, image = capture.read()
+        if self._given_up:
+            capture = self._reopen("the driver did not answer")
+        else:
+            capture = self._ask(self._open)
+            if capture is None:
+                raise SourceError(f"{self.uri} cannot be opened.", hint=_in_use_hint())
+            self._ready.set()
+            self._began = time.monotonic()
+        while capture is not None and self._wanted:
+            ok, image = self._ask(capture.read)
             now = time.monotonic()
-            if not ok or image is None:
+            if not self._wanted:
+                break
+            if ok and image is not None:
+                self._become(SourceState.RUNNING)
+                self._publish(Frame(image, self._index, now - self._began, now))
+                self._index += 1
+            else:
                 capture.release()
-                again = self._reopen()
-                if again is None:
-                    return
-                capture = again
-                continue
-            self._become(SourceState.RUNNING)
-            self._publish(Frame(image, index, now - began, now))
-            index += 1
-        capture.release()
+                capture = self._reopen("the camera is gone")
+        if capture is not None:
+            capture.release()
+
+    @property
+    def _wanted(self) -> bool:
+        return self._current and not self._stop.is_set()
+
+    def _ask(self, driver: Callable[[], T]) -> T:
+        """Calls the driver, under the eyes of the watchdog in `read`."""
+        self._asked = time.monotonic()
+        try:
+            return driver()
+        finally:
+            if self._current:
+                self._asked = None
+
+    def read(self, timeout_s: float) -> Frame | None:
+        frame = super().read(timeout_s)
+        if frame is None and self._asked is not None and time.monotonic() - self._asked > GIVEN_UP_S:
+            self._give_up()
+        return frame
+
+    def _give_up(self) -> None:
+        """Leaves the thread that hangs in the driver behind; another one opens the camera anew."""
+        self._given_up += 1
+        if self._given_up > _GIVEN_UP_TIMES:
+            raise SourceError(
+                f"{self.uri}: its driver has hung {self._given_up} times.", hint="Unplug it and plug it in again."
+            )
+        self._asked = None
+        self._start_thread()
 
     def _guard(self) -> None:
         super()._guard()
@@ -132,18 +172,20 @@ class Camera(ThreadedSource):
         _LOG.info("%s: %s", self.uri, self.grant)
         return capture
 
-    def _reopen(self) -> Capture | None:
-        """Tries again with growing pauses until it works or the source is closed."""
+    def _reopen(self, reason: str) -> Capture | None:
+        """Tries again with growing pauses until it works or nobody wants it any more."""
         attempt = 0
         while True:
             pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
-            self._become(SourceState.RETRYING, f"the camera is gone; trying again every {pause:g} s")
+            self._become(SourceState.RETRYING, f"{reason}; trying again every {pause:g} s")
             if self._stop.wait(pause):
                 return None
-            capture = self._open()
+            capture = self._ask(self._open)
             if capture is not None:
                 self._last = time.monotonic()
                 return capture
+            if not self._wanted:
+                return None
             attempt += 1
 
 

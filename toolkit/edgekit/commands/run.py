@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,10 +26,11 @@ def run(
         typer.Option(metavar="URI", help="Read a video file, a folder of pictures, a stream, phone:, world:SEED …"),
     ] = None,
     bundle: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="BUNDLE",
-            help="An .edgekit file, or its folder; else the newest under build/, else the one that edgekit comes with.",
+            help="An .edgekit file, or its folder; else the newest under build/, else the one that edgekit comes with. "
+            "Further ones run beside the first, each at its own pace.",
         ),
     ] = None,
     input_size: Annotated[
@@ -47,6 +46,9 @@ def run(
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     overlay: Annotated[bool, typer.Option(help="Draw classes, legend and rates over the picture.")] = True,
+    smooth: Annotated[
+        bool, typer.Option("--smooth", help="Labels that flicker less, for half a millisecond a frame.")
+    ] = False,
     engine: Annotated[str | None, typer.Option(metavar="NAME", help="Only this engine of the bundle.")] = None,
     key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Refuse a bundle that this public key has not signed.")
@@ -54,6 +56,9 @@ def run(
     stats_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep the figures in FILE, once a second.")
     ] = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="text, or json: one line a happening on stderr, for collectors.")
+    ] = "text",
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout at the end.")] = False,
 ) -> None:
     """Run a bundle live on a camera or a video. `edgekit-run` does the same without the toolkit."""
@@ -69,21 +74,25 @@ def run(
     from edgekit.locate import find_bundle
     from edgekit_runtime.app import run as run_bundle
     from edgekit_runtime.cli import Progress
+    from edgekit_runtime.events import LOG_FORMATS, log_to_stderr
     from edgekit_runtime.sources.piped import with_input_size
 
-    if bundle is None:
-        bundle = find_bundle()
-        _introduce(bundle)
-    # Addresses and names of files that were saved are said by the runtime's logger.
-    logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    logging.getLogger("edgekit_runtime").setLevel(logging.INFO)
-    progress = Progress()
+    if log_format not in LOG_FORMATS:
+        raise UsageError(f"{log_format!r} is no format of a log.", hint=f"There is: {', '.join(LOG_FORMATS)}.")
+    if not bundle:
+        bundle = [find_bundle()]
+        if log_format == "text":
+            _introduce(bundle[0])
+    log_to_stderr(log_format)
+    progress = Progress(log_format)
     stats = run_bundle(
-        bundle,
+        bundle[0],
         with_input_size(source if source is not None else f"camera:{camera}", input_size),
         sinks,
+        beside=bundle[1:],
         frames=frames,
         overlay=overlay,
+        smooth=smooth,
         engine=engine,
         key=key,
         stats_file=stats_file,

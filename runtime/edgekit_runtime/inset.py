@@ -1,0 +1,102 @@
+"""What bundles beside the first one say, as small pictures in a corner: each of the frame that it speaks of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
+from edgekit_runtime.manifest import Manifest
+from edgekit_runtime.modality import Kind, Modality
+from edgekit_runtime.model import Beside, Result
+
+Picture = npt.NDArray[np.uint8]
+Depth = npt.NDArray[Any]
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE = (255, 255, 255)
+
+
+@dataclass
+class _Inset:
+    """The picture that was drawn last, of which result, and the scale of its colours."""
+
+    picture: Picture = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    result: Result | None = None
+    span: Span | None = None
+
+
+class Insets:
+    """Draws each once, and copies it until there is a newer one."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[int, _Inset] = {}
+
+    def draw(self, picture: Picture, beside: Sequence[Beside]) -> None:
+        """Onto `picture`, uint8 `(H, W, 3)` BGR, in place: from the bottom right corner upwards, a quarter as wide."""
+        height, width = picture.shape[:2]
+        margin = max(height // 70, 2)
+        bottom = height - margin
+        for number, each in enumerate(beside):
+            inset = self._inset(number, each, max(width * 2 // 7, 1))
+            top, left = bottom - inset.shape[0], width - margin - inset.shape[1]
+            if top < 0 or left < 0:
+                return
+            picture[top:bottom, left : left + inset.shape[1]] = inset
+            _title(picture[top:bottom, left : left + inset.shape[1]], each, height)
+            bottom = top - margin
+
+    def _inset(self, number: int, beside: Beside, width: int) -> Picture:
+        inset = self._drawn.setdefault(number, _Inset())
+        if inset.result is not beside.result or inset.picture.shape[1] != width:
+            frame = beside.result.frame.image
+            size = width, max(round(frame.shape[0] * width / frame.shape[1]), 1)
+            shown = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+            coloured = _coloured(inset, beside)
+            if coloured is not None:
+                share = 0.0 if beside.result.labels is None else 0.5
+                coloured = cv2.resize(coloured, size, interpolation=cv2.INTER_NEAREST)
+                cv2.addWeighted(shown, share, coloured, 1 - share, 0, dst=shown)
+            cv2.rectangle(shown, (0, 0), (size[0] - 1, size[1] - 1), _WHITE, 1)
+            inset.picture, inset.result = np.asarray(shown, np.uint8), beside.result
+        return inset.picture
+
+
+def depth_of(beside: Beside) -> Depth | None:
+    """Its depth, far is high; None where it has none."""
+    modality = depth_modality(beside.manifest)
+    if modality is None or beside.result.depth is None:
+        return None
+    return far_is_high(modality, beside.result.depth)
+
+
+def depth_modality(manifest: Manifest) -> Modality | None:
+    """What a bundle says its depth is, if it has any."""
+    said = (output.modality for output in manifest.outputs)
+    return next((each for each in said if each is not None and each.kind is Kind.DEPTH), None)
+
+
+def _coloured(inset: _Inset, beside: Beside) -> Picture | None:
+    if beside.result.labels is not None and (taxonomy := beside.manifest.taxonomy):
+        return np.asarray(cv2.applyColorMap(beside.result.labels, lookup(taxonomy)), np.uint8)
+    depth = depth_of(beside)
+    if depth is None:
+        return None
+    inset.span = follow(inset.span, depth_span(depth))
+    return depth_bgr(depth, inset.span)
+
+
+def _title(area: Picture, beside: Beside, height: int) -> None:
+    """Name, rate and age, on a strip that is dark enough to read white on."""
+    scale = max(height / 1200, 0.3)
+    age_ms = (time.monotonic() - beside.result.frame.captured) * 1e3
+    text = f"{beside.manifest.name}   {beside.fps:.1f} fps   {age_ms:.0f} ms"
+    (_, high), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    strip = area[1 : high + 10, 1:-1]
+    np.right_shift(strip, 2, out=strip)
+    cv2.putText(area, text, (6, high + 5), _FONT, scale, _WHITE, 1, cv2.LINE_AA)

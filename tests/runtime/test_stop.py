@@ -1,0 +1,127 @@
+"""SIGINT and SIGTERM: out within two seconds in every state, with what was recorded playable."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgekit_runtime import open_source
+
+IN_TIME_S = 2.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def edgekit_run(bundle: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, with a log in JSON."""
+    command = [sys.executable, "-m", "edgekit_runtime", str(bundle), "--log-format", "json", *map(str, arguments)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def camera(bundle: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A camera in the network: a stream, and the process that sends it."""
+    port = free_port()
+    with edgekit_run(bundle, "--source", "test:?size=320x180&fps=25", "--sink", f"web:{port}") as process:
+        said(process, "watch at")
+        yield f"http://127.0.0.1:{port}/stream", process
+
+
+def said(process: subprocess.Popen[str], text: str) -> str:
+    """Waits for a message of the log."""
+    for line in process.stderr:
+        message = json.loads(line)["message"]
+        if text in message:
+            return message
+    raise AssertionError(f"it ended and never said {text!r}")
+
+
+def ends(process: subprocess.Popen[str], number: int) -> None:
+    process.send_signal(number)
+    assert process.wait(IN_TIME_S) == 0
+
+
+def plays(path: Path) -> bool:
+    with open_source(path) as recording:
+        return sum(1 for _ in recording) > 0
+
+
+def test_while_it_is_being_opened(small_bundle: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/stream"
+        with edgekit_run(small_bundle, "--source", address, "--sink", "null") as process:
+            silent.settimeout(30)
+            with silent.accept()[0]:
+                ends(process, signal.SIGTERM)
+
+
+def test_while_its_source_is_stalled(small_bundle: Path, tmp_path: Path):
+    out = tmp_path / "out.mp4"
+    with (
+        camera(small_bundle) as (address, server),
+        edgekit_run(small_bundle, "--source", address, "--sink", f"file:{out}") as process,
+    ):
+        said(process, address)
+        time.sleep(1)
+        server.send_signal(signal.SIGSTOP)
+        said(process, "stalled: no frame for")
+        ends(process, signal.SIGTERM)
+    assert plays(out)
+
+
+def test_while_it_looks_for_its_source(small_bundle: Path, tmp_path: Path):
+    out = tmp_path / "out.mp4"
+    with (
+        camera(small_bundle) as (address, server),
+        edgekit_run(small_bundle, "--source", address, "--sink", f"file:{out}") as process,
+    ):
+        said(process, address)
+        time.sleep(1)
+        server.kill()
+        said(process, "retrying: ")
+        ends(process, signal.SIGINT)
+    assert plays(out)
+
+
+@pytest.mark.parametrize("source", ["test:?size=320x180", "test:?size=320x180&fps=0"], ids=["live", "file"])
+def test_while_it_is_paused(small_bundle: Path, tmp_path: Path, source: str):
+    out = tmp_path / "out.mp4"
+    with edgekit_run(small_bundle, "--source", source, "--sink", f"file:{out}", "--sink", "web:0") as process:
+        port = re.search(r":(\d+)/", said(process, "watch at"))[1]
+        time.sleep(0.5)
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=5)
+        connection.request("POST", "/view", json.dumps({"paused": True}), {"X-Edgekit": "1"})
+        assert connection.getresponse().status == 204
+        connection.close()
+        time.sleep(0.3)
+        ends(process, signal.SIGTERM)
+    assert plays(out)
+
+
+def test_a_signal_the_second_time_ends_it_at_once(small_bundle: Path):
+    with edgekit_run(small_bundle, "--source", "test:", "--sink", "null") as process:
+        said(process, "test:")
+        process.send_signal(signal.SIGSTOP)  # so that both arrive before it can have ended
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(IN_TIME_S) == -signal.SIGTERM
