@@ -38,13 +38,13 @@ class Kept(Sink):
 
 def slowed(model: Model, seconds: float) -> Model:
     """Takes so much longer a frame, as a larger network does."""
-    infer = model._engine.infer
+    start = model._engine.start
 
     def slow(image):
         time.sleep(seconds)
-        return infer(image)
+        return start(image)
 
-    model._engine.infer = slow
+    model._engine.start = slow
     return model
 
 

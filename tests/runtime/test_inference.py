@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
@@ -112,6 +113,27 @@ def test_failures_long_ago_are_forgotten(tmp_path: Path, monkeypatch: pytest.Mon
     assert stats.engine_failures >= 3
 
 
+def test_none_is_lost_of_several_frames_that_were_at_work_at_once(tmp_path: Path):
+    several = dataclasses.replace(OPENVINO, config={"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 3})
+    images = frames(30)
+    with load(make_bundle(tmp_path / "b", 64, 96, variants=(several,))) as model:
+        assert model.requests >= 2
+
+        class FailsInBetween(Kept):
+            def write(self, picture, result: Result) -> None:
+                super().write(picture, result)
+                if len(self.results) == 10:
+                    model.close()
+
+        sink = FailsInBetween()
+        stats = Loop(model, Given(images), [sink]).run()
+        assert model.requests >= 2
+    assert sink.indices == list(range(30))
+    assert stats.engine_failures == 1
+    for result, image in zip(sink.results, images, strict=True):
+        assert (result.labels == expected_labels(image)).mean() > 0.98
+
+
 def test_with_no_engine_left_the_run_ends_and_says_why(tmp_path: Path):
     with (
         load(make_bundle(tmp_path / "b", 64, 96, variants=(ONNXRUNTIME,), fragile=True)) as model,
@@ -143,11 +165,13 @@ class Hanging:
         self.calls = 0
         self.release = threading.Event()
 
-    def infer(self, image):
+    requests = 1
+
+    def start(self, image):
         self.calls += 1
         if self.calls > 1:
             self.release.wait(20)
-        return self._engine.infer(image)
+        return self._engine.start(image)
 
     def close(self) -> None:
         raise AssertionError("an engine that hangs must not be touched")
