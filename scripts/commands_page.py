@@ -13,7 +13,8 @@ from typing import Any
 import typer
 
 from edgekit import cli
-from edgekit_runtime.cli import _parser
+from edgekit_runtime import cli as device
+from edgekit_runtime import service
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
 
@@ -87,18 +88,30 @@ def _meaning(parameter: Any) -> str:
 
 
 def _of_runtime() -> Iterator[str]:
-    parser = _parser()
+    yield from _of_parser(device.parser(), " The command of the runtime's wheel; `edgekit run` calls the same code.")
+    yield from _of_parser(device.prepare_parser())
+    yield from _of_parser(service.parser())
+
+
+def _of_parser(parser: argparse.ArgumentParser, more: str = "") -> Iterator[str]:
     actions = [action for action in parser._actions if not isinstance(action, argparse._HelpAction)]
-    yield "## `edgekit-run`\n"
-    yield "    edgekit-run BUNDLE (--camera N | --source URI) [OPTIONS]\n"
-    yield f"{parser.description} The command of the runtime's wheel; `edgekit run` calls the same code.\n"
+    yield f"## `{parser.prog}`\n"
+    usage = parser.usage or " ".join(parser.format_usage().removeprefix("usage: ").split())
+    yield f"    {usage}\n" if len(usage) < 100 else f"    {parser.prog} {_needed(actions)} [OPTIONS]\n"
+    yield f"{parser.description}{more}\n"
     rows = []
     for action in actions:
         takes = f" {action.metavar}" if action.metavar and action.option_strings else ""
-        names = [*action.option_strings[:-1], f"{(action.option_strings or [action.metavar])[-1]}{takes}"]
+        shown = str(action.metavar or "{" + ",".join(map(str, action.choices or ())) + "}")
+        names = [*action.option_strings[:-1], f"{(action.option_strings or [shown])[-1]}{takes}"]
         rows.append((", ".join(f"`{name}`" for name in names), f"{(action.help or '').strip()}"))
     yield _table(rows)
-    yield "```text\n" + (parser.epilog or "") + "\n```\n"
+    if parser.epilog:
+        yield "```text\n" + parser.epilog + "\n```\n"
+
+
+def _needed(actions: list[argparse.Action]) -> str:
+    return "BUNDLE... (--camera N | --source URI)" if any(action.dest == "camera" for action in actions) else ""
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["service"]:
         return _service(given[1:])
     preparing = given[:1] == [_PREPARE]
-    options = _prepare_parser().parse_args(given[1:]) if preparing else parser().parse_intermixed_args(given)
+    options = prepare_parser().parse_args(given[1:]) if preparing else parser().parse_intermixed_args(given)
     log_format = "text" if preparing else options.log_format
     log_to_stderr(log_format)
     from edgekit_runtime.app import explain
@@ -218,7 +218,7 @@ def parser() -> argparse.ArgumentParser:
     return known
 
 
-def _prepare_parser() -> argparse.ArgumentParser:
+def prepare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{_PROGRAM} {_PREPARE}",
         description="Builds the TensorRT engines of a bundle for this device and keeps them in the user's cache "

@@ -135,7 +135,7 @@ def unit_path(name: str, system: bool) -> Path:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs `edgekit-run service ...`; returns the exit status. Raises UsageError and EdgekitError."""
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = parser().parse_known_args(arguments)
     if sys.platform != "linux":
         raise EdgekitError("Services are made for systemd, which is on Linux.", hint="Use what starts services here.")
     if not _NAME.fullmatch(options.name):
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     return (_uninstall if options.action == "uninstall" else _status)(options.name, options.system)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     known = argparse.ArgumentParser(
         prog="edgekit-run service",
         description="Installs, removes or shows a systemd service that runs edgekit-run.",

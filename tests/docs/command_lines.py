@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import tomllib
@@ -13,7 +14,8 @@ import typer
 from blocks import ROOT
 
 from edgekit import cli
-from edgekit_runtime.cli import _parser
+from edgekit_runtime import cli as device
+from edgekit_runtime import service
 
 
 class FaultError(Exception):
@@ -39,7 +41,7 @@ def check_mention(command: str) -> None:
     if program in ("edgekit", "torchrun"):
         known = {option for parameter in _command(_tail(program, arguments)) for option in parameter}
     elif program == "edgekit-run":
-        known = set(_parser()._option_string_actions)
+        known = set(_device_parser(arguments)._option_string_actions)
     else:
         check(command)
         return
@@ -95,9 +97,22 @@ def _edgekit_run(arguments: list[str]) -> None:
     def refuse(message: str) -> NoReturn:
         raise FaultError(message)
 
-    parser = _parser()
+    parser = _device_parser(arguments)
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    if arguments[:1] == ["service"]:
+        rest = parser.parse_known_args(arguments[1:])[1]
+        if rest:
+            _edgekit_run(rest)
+    elif arguments[:1] == ["prepare"]:
+        parser.parse_args(arguments[1:])
+    else:
+        parser.parse_intermixed_args(arguments)
+
+
+def _device_parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """Of `edgekit-run`, or of what its first word names."""
+    parsers = {"prepare": device.prepare_parser, "service": service.parser}
+    return parsers.get(arguments[0] if arguments else "", device.parser)()
 
 
 def _make(arguments: list[str]) -> None:
