@@ -20,7 +20,7 @@ _SHELL = {"console", "bash", "sh", "shell"}
 _OTHER = {"text", "json", "ini", "yaml", "html"}
 # With what lines of commands begin. What a page shows beside these is found out to be unknown, not passed over.
 PROGRAMS = {
-    "edgekit", "edgekit-run", "make", "pip", "source", "export", "ray", "torchrun", "tensorboard", "python",
+    "edgekit", "edgekit-run", "make", "pip", "source", "export", "ray", "torchrun", "tensorboard", "python", "python3",
     "git", "cd", "cp", "scp", "ssh", "sudo", "apt", "systemctl", "journalctl", "ffmpeg", "ffplay", "docker", "curl",
 }  # fmt: skip
 

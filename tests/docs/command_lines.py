@@ -158,6 +158,7 @@ _CHECKS: dict[str, Callable[[list[str]], None]] = {
     "make": _make,
     "pip": _pip,
     "python": _python,
+    "python3": _python,
     "torchrun": _torchrun,
     **dict.fromkeys(
         (

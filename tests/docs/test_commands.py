@@ -39,6 +39,11 @@ NOT_RUN = {
     r"docs/index.md edgekit extract drone.mp4": "downloads weights",
     r"edgekit doctor": "its exit status is that of the machine: tests/toolkit/test_doctor.py",
     r"--source (phone:|'gst:)": "needs a phone, or GStreamer: test_phone.py and test_gstreamer.py of tests/runtime",
+    r"--profile nvidia-rtx": "takes the bundle of another device: tests/toolkit/test_tensorrt.py",
+    r"docs/devices.md edgekit build --profile jetson": "the same",
+    r"edgekit-run prepare": "needs a GPU: tests/runtime/test_tensorrt_engine.py",
+    r"edgekit-run service": "would install it: tests/runtime/test_service.py",
+    r"edgekit-run student.edgekit depth.edgekit": "needs a bundle for depth: tests/runtime/test_beside.py",
     r"--table street.toml": "tests/experts/test_docs.py runs it",
 }
 

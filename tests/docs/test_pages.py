@@ -16,6 +16,7 @@ import pytest
 from blocks import DOCS, ROOT, Block, blocks, name_of, pages
 
 from edgekit.locate import DEFAULT_BUNDLE
+from edgekit.model_signature import read_signature
 from edgekit.profiles import load_profile
 from edgekit_experts.registry import find_expert
 from edgekit_student.settings import DistillSettings, TrainSettings, read_settings
@@ -102,11 +103,15 @@ def test_toml_says_what_the_code_reads(block: Block, tmp_path: Path) -> None:
         read_settings(DistillSettings, path)
     elif "inherits" in table:
         load_profile(path)
+    elif table.keys() & {"input", "weights"}:
+        path.write_text(block.text if "labels" in table else f"{block.text}[labels]\ntaxonomy = 'camvid'\n")
+        read_signature(path)
     for entry in experts_in(table):
         expert = entry.pop("expert")
         if ".py:" not in expert:
             assert set(entry) <= set(parameters_of(expert)), f"{block}: {expert}"
     known = {"train", "distill", "inherits", "project", "colours", "classes", "folders", "modalities", "ignore"}
+    known |= {"input", "weights"}
     assert table.keys() & known or list(experts_in(table)), f"{block}: what reads this?"
 
 
