@@ -1,5 +1,5 @@
 """`python -m edgekit_runtime` is `edgekit-run`."""
 
-from edgekit_runtime.cli import main
+from edgekit_runtime.cli import program
 
-raise SystemExit(main())
+program()

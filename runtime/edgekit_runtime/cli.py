@@ -12,11 +12,12 @@ import sys  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
+from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
 from edgekit_runtime._version import __version__  # noqa: E402
 from edgekit_runtime.errors import EdgekitError, UsageError  # noqa: E402
 from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr  # noqa: E402
+from edgekit_runtime.leave import leave  # noqa: E402
 
 if TYPE_CHECKING:
     from edgekit_runtime.app import Ready
@@ -58,6 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         return explain(error, _PROGRAM, log_format)
+
+
+def program() -> NoReturn:
+    """The command as a process of its own."""
+    leave(main())
 
 
 def _service(arguments: Sequence[str]) -> int:
@@ -250,4 +256,4 @@ _natural.__name__ = "camera number"
 _positive.__name__ = "number of frames"
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    program()

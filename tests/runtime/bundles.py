@@ -94,6 +94,39 @@ def onnx_files(height: int, width: int, *, fragile: bool = False) -> dict[str, b
     return {"model.onnx": model.SerializeToString()}
 
 
+def slow_onnx_files(height: int, width: int, products: int) -> dict[str, bytes]:
+    """A network that multiplies large matrices before it says that all is dark: model.onnx."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["floats"], ["brightest"], keepdims=0),
+        helper.make_node("Expand", ["brightest", "size"], ["product0"]),
+        *(
+            helper.make_node("MatMul", [f"product{number}", f"product{number}"], [f"product{number + 1}"])
+            for number in range(products)
+        ),
+        helper.make_node("ReduceMax", [f"product{products}"], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["zero", "largest"], ["never"]),
+        helper.make_node("Cast", ["never"], ["dark"], to=TensorProto.UINT8),
+        helper.make_node("Expand", ["dark", "shape"], ["labels"]),
+    ]
+    shape = [1, height // STRIDE, width // STRIDE]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])],
+        [helper.make_tensor_value_info("labels", TensorProto.UINT8, shape)],
+        [
+            numpy_helper.from_array(np.array([1500, 1500]), "size"),
+            numpy_helper.from_array(np.array(shape), "shape"),
+            numpy_helper.from_array(np.float32(0), "zero"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return {"model.onnx": model.SerializeToString()}
+
+
 OPENVINO = Variant("openvino", "CPU", "fp32", "model.xml", {"INFERENCE_NUM_THREADS": 2})
 ONNXRUNTIME = Variant("onnxruntime", "CPU", "fp32", "model.onnx", {"intra_op_threads": 2})
 

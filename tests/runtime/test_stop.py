@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from bundles import ONNXRUNTIME, manifest_for, slow_onnx_files, write_folder
 
 from edgekit_runtime import open_source
 
@@ -125,3 +126,13 @@ def test_a_signal_the_second_time_ends_it_at_once(small_bundle: Path):
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
         assert process.wait(IN_TIME_S) == -signal.SIGTERM
+
+
+def test_while_a_slow_engine_is_at_work(tmp_path: Path):
+    """DPT on a small board takes seconds a frame; its thread must not come back into a Python that is taken down."""
+    files = slow_onnx_files(64, 96, products=60)
+    bundle = write_folder(tmp_path / "slow", files, manifest_for(files, (ONNXRUNTIME,), 64, 96).to_json())
+    with edgekit_run(bundle, "--source", "test:?fps=0&size=96x64", "--sink", "null") as process:
+        said(process, "test:")
+        time.sleep(0.3)
+        ends(process, signal.SIGTERM)

@@ -1,5 +1,3 @@
-import sys
+from edgekit.cli import program
 
-from edgekit.cli import main
-
-sys.exit(main())
+program()

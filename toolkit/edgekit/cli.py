@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from edgekit._version import __version__
 from edgekit.commands import build, bundle, data, demo, doctor, experts, rounds, run, scores, training, view
 from edgekit.console import console
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.leave import leave
 
 INTERRUPTED = 130
 
@@ -76,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             console.print_exception(show_locals=False)
         return _explain(error)
+
+
+def program() -> NoReturn:
+    """The command as a process of its own."""
+    leave(main())
 
 
 def _explain(error: Exception) -> int:
