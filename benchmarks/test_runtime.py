@@ -199,6 +199,7 @@ def test_start_to_the_first_result(benchmark: Any) -> None:
     benchmark.pedantic(first_picture, warmup_rounds=1, rounds=7)
 
 
+@pytest.mark.timeout(SOAK_S + 120)
 def test_soak(benchmark: Any, tmp_path: Path) -> None:
     """Goal: 250 MB, a slope that cannot be told from 0, as many threads and descriptors at the end as at the start."""
     sinks = ["--sink", "null", "--sink", "web:0", "--sink", f"json:{tmp_path}/out.jsonl"]
