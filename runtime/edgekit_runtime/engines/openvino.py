@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -59,13 +58,17 @@ class OpenVinoEngine:
             raise EngineError("The OpenVINO engine was closed.")
         turn = self._turns[self._next]
         self._next = (self._next + 1) % len(self._turns)
-        with self._explained():
+        try:
             turn.request.set_tensor(self._input, openvino.Tensor(image, shared_memory=True))
             turn.request.start_async()
+        except RuntimeError as error:
+            raise self._failure(error) from error
 
         def wait() -> Mapping[str, Array]:
-            with self._explained():
+            try:
                 turn.request.wait()
+            except RuntimeError as error:
+                raise self._failure(error) from error
             return turn.outputs
 
         return wait
@@ -76,12 +79,8 @@ class OpenVinoEngine:
     def close(self) -> None:
         self._turns = []
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            raise EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}") from error
+    def _failure(self, error: RuntimeError) -> EngineError:
+        return EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}")
 
 
 class _Turn:
