@@ -81,8 +81,8 @@ def test_the_api_is_as_short_as_the_readme_says(small_bundle: Path, tmp_path: Pa
     if not readme.is_file():
         pytest.skip("installed without its readme")
     lines = readme.read_text(encoding="utf-8").splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("    from edgekit_runtime import"))
-    program = [line[4:] for line in lines[start : start + 6]]
+    start = next(number for number, line in enumerate(lines) if line.startswith("from edgekit_runtime import"))
+    program = lines[start : start + 6]
     assert program[3] == 'for frame in open_source("camera:0"):'
     assert program[4].startswith("    result = model(frame)")
     code = "\n".join(
