@@ -165,7 +165,8 @@ def from_file(spec: str) -> tuple[object, str]:
     except Exception as error:
         raise ExpertError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
     if not hasattr(module, attribute):
-        raise ExpertError(f"{path} has no {attribute!r}.", hint=closest(attribute, vars(module)))
+        names = [name for name in vars(module) if not name.startswith("_")]
+        raise ExpertError(f"{path} has no {attribute!r}.", hint=closest(attribute, names))
     return getattr(module, attribute), hashlib.sha256(code).hexdigest()[:16]
 
 

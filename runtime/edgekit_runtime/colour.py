@@ -54,7 +54,7 @@ def palette(taxonomy: Taxonomy) -> Picture:
 
 def lookup(taxonomy: Taxonomy) -> Picture:
     """`palette` for `cv2.applyColorMap`: uint8 `(256, 1, 3)` BGR."""
-    return palette(taxonomy)[:, None, ::-1].copy()
+    return np.ascontiguousarray(palette(taxonomy)[:, None, ::-1])
 
 
 def far_is_high(modality: Modality, depth: Array) -> Array:

@@ -131,7 +131,7 @@ def test_an_expert_of_your_own_is_a_class_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mine.py:Positive", "no class 'Positive'"),
+        ("mine.py:Positive", r"mine.py has no 'Positive'\.\n.*Known: Expert, Kind, Modality, Negative"),
         ("mine.py:NotOne", "is not an expert"),
         ("broken.py:X", "cannot be imported"),
         ("none.py:X", "No such file"),

@@ -18,7 +18,7 @@ from edgekit.allowance import Allowance, running_onnx
 from edgekit.candidates import Form
 from edgekit.exportable import Exportable
 from edgekit.material import Material
-from edgekit.quantise import quantise_within
+from edgekit.quantise import WAYS, quantise_within
 from edgekit.targets import EngineName, Precision
 from edgekit_runtime.engines.tensorrt.builder import build_plan
 from edgekit_runtime.engines.tensorrt.library import RTX, load_library
@@ -26,7 +26,7 @@ from edgekit_runtime.errors import BuildError, EngineError
 
 
 def tensorrt_form(
-    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, ways: Sequence[str]
+    exporter: Exportable, engine: EngineName, precision: Precision, material: Material, ways: Sequence[str] = WAYS
 ) -> Form:
     """The graph for `tensorrt` or, with an engine for the profile's compute capabilities, `tensorrt-rtx`; INT8 in one
     of `ways`.
