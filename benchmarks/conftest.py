@@ -22,8 +22,6 @@ _STOLEN = machine.stolen()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "guard: checks ratios with a wide margin; short enough for every commit")
     config.addinivalue_line("markers", "long: takes minutes")
-    if path := config.getoption("benchmark_json", None):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.register(_Optional(parser))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("benchmark_json", None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _file(text: str) -> Path:
     path = Path(text)
     if path.is_dir() or path.suffix == ".py" or "::" in text:

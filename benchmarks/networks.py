@@ -7,6 +7,8 @@ architecture, saved as transformers saves them.
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -135,9 +137,12 @@ def write_onnx(form: Form, path: Path) -> Path:
 def write_bare_onnx(network: str, path: Path, size: Size = SIZE) -> Path:
     """The network alone, float32 RGB in, logits out: for engines that know little else."""
     given = exporter(network, size).source.inference_network().eval()
-    program = torch.onnx.export(
-        given, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=18, input_names=["rgb"], verbose=False
-    )
+    # The exporter reports every optional package that is not there.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.zeros(1, 3, *size),)
+        program = torch.onnx.export(given, example, dynamo=True, opset_version=18, verbose=False)
     assert program is not None
     program.save(str(path))
     return path

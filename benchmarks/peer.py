@@ -6,28 +6,35 @@ environment; it prints one line when it is ready, and answers each line that com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(__file__).parent / "peers"
 CONSTRAINTS = ROOT / "constraints.txt"
-TORCH = "torch==2.13.0"
 ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    # The papers' own tool. It asks for older releases of all that it uses, and runs with these.
-    "vre": ("video-representations-extractor==1.18.6", TORCH, "opencv-python-headless"),
-    "torch": (TORCH, "numpy"),
+    # The papers' own tool, which pins what it needs itself, and asks for no torch that it did not run with.
+    "vre": (
+        "video-representations-extractor==1.18.6",
+        "torch",
+        "opencv-python-headless",
+        "huggingface_hub",
+        "safetensors",
+    ),
+    "torch": ("torch", "numpy"),
     "onnxruntime": ("onnxruntime", "numpy"),
     "openvino": ("openvino", "numpy"),
     "opencv": ("opencv-python-headless", "numpy"),
-    "transformers": (TORCH, "transformers", "pillow", "scipy", "numpy"),
+    "transformers": ("torch", "transformers", "pillow", "scipy", "numpy"),
 }
+# Without what they ask for: timm wants torchvision, which has no build for a CPU's torch, and which VRE never calls.
+ALONE = {"vre": ("timm==1.0.9",)}
 _INSTALLING_S = 1200
 
 
@@ -39,16 +46,25 @@ def python_of(name: str) -> Path:
     """The Python of an environment, which is made if it is not there. Raises PeerMissingError."""
     folder = ROOT / ".peers" / name
     python, wanted = folder / "bin" / "python", folder / ".installed"
-    packages = ENVIRONMENTS[name]
-    digest = hashlib.sha256("\n".join([*packages, CONSTRAINTS.read_text(encoding="utf-8")]).encode()).hexdigest()
-    if wanted.is_file() and wanted.read_text(encoding="utf-8") == digest:
+    packages, alone = _pinned(ENVIRONMENTS[name]), ALONE.get(name, ())
+    if wanted.is_file() and wanted.read_text(encoding="utf-8").split() == [*packages, *alone]:
         return python
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     _run([sys.executable, "-m", "venv", str(folder)])
-    _run([str(python), "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS), *packages])
-    wanted.write_text(digest, encoding="utf-8")
+    constraints = [] if name == "vre" else ["--constraint", str(CONSTRAINTS)]
+    _run([str(python), "-m", "pip", "install", "--quiet", *constraints, *packages])
+    if alone:
+        _run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *alone])
+    wanted.write_text("\n".join([*packages, *alone]), encoding="utf-8")
     return python
+
+
+def _pinned(packages: Sequence[str]) -> list[str]:
+    """Each in the version of the constraints, if there is one."""
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    pins = {line.partition("==")[0].lower(): line for line in lines}
+    return [pins.get(package.lower(), package) for package in packages]
 
 
 def _run(command: list[str]) -> None:
@@ -73,7 +89,11 @@ class Peer:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, encoding="utf-8"
         )
         self._name = f"{environment}: {script}"
-        self.about: dict[str, Any] = self._answer()
+        try:
+            self.about: dict[str, Any] = self._answer()
+        except PeerMissingError:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -89,6 +109,9 @@ class Peer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._said.close()

@@ -23,6 +23,7 @@ import machine
 machine.pin()
 
 import numpy as np
+import tables
 from harness import digits, seconds_of
 
 from edgekit_runtime.telemetry import switch_off
@@ -237,21 +238,8 @@ def measure() -> tuple[Limits, list[Place]]:
     return found, [place(*each, found) for each in (*students(), *depth())]
 
 
-def table(found: Limits, places: list[Place]) -> str:
-    """In Markdown."""
-    peaks = ", ".join(f"{name} {value:,.0f}" for name, value in found.peak_gops.items())
-    lines = [
-        f"Peak of large convolutions, Gop/s: {peaks}. Copying: {found.bandwidth_gbs:.1f} GB/s.",
-        "",
-        "| network | precision | Gop | MB by layers | op/byte | ms | Gop/s | of the peak | of the roof |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {p.network} | {p.precision} | {p.gops:g} | {p.megabytes:g} | {p.intensity:g} | {p.ms:g} "
-        f"| {p.gops_per_s:,.0f} | {p.of_peak:.0%} | {p.of_roof:.0%} |"
-        for p in places
-    ]
-    return "\n".join(lines)
+def as_document(found: Limits, places: list[Place]) -> dict[str, Any]:
+    return {"limits": asdict(found), "networks": [asdict(each) for each in places]}
 
 
 def main() -> None:
@@ -259,10 +247,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     found, places = measure()
+    document = {"machine": machine.describe(), **as_document(found, places)}
     if options.json:
-        document = {"machine": machine.describe(), **asdict(found), "networks": [asdict(each) for each in places]}
         options.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    print(table(found, places))
+    print("\n".join(tables.roofline(document)))
 
 
 if __name__ == "__main__":

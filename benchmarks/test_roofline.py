@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import roofline
@@ -12,6 +11,5 @@ def test_roofline(benchmark: Any) -> None:
     found: list[Any] = []
     benchmark.pedantic(lambda: found.append(roofline.measure()), rounds=1)
     limits, places = found[0]
-    benchmark.extra_info["limits"] = asdict(limits)
-    benchmark.extra_info["networks"] = [asdict(place) for place in places]
+    benchmark.extra_info |= roofline.as_document(limits, places)
     assert all(place.of_peak < 1.05 for place in places), "no network is faster than the machine"

@@ -11,14 +11,22 @@ import numpy as np
 from serve import serve
 
 cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
-network = cv2.dnn.readNetFromONNX(sys.argv[1])
 height, width = map(int, sys.argv[2:4])
 frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def run():
+def run(network):
     network.setInput(cv2.dnn.blobFromImage(frame, 1 / 255, (width, height), swapRB=True))
     return network.forward()[0].argmax(axis=0).astype(np.uint8)
 
 
-serve(run, version=cv2.__version__, classes=int(run().max()))
+for engine in (cv2.dnn.ENGINE_AUTO, cv2.dnn.ENGINE_CLASSIC):
+    network = cv2.dnn.readNetFromONNX(sys.argv[1], engine)
+    try:
+        run(network)
+        break
+    except cv2.error as error:  # the newer engine cannot run every network, and says so only now
+        refused = error
+else:
+    raise refused
+serve(lambda: run(network), version=cv2.__version__, engine=engine)

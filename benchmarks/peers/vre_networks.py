@@ -1,6 +1,10 @@
 """The papers' tool with networks of its own kind, weights random: what it needs of its repository, and no download."""
 
+import importlib.abc
+import importlib.machinery
 import os
+import sys
+import types
 
 os.environ["VRE_PBAR"] = "0"
 os.environ["VRE_LOGLEVEL"] = "0"
@@ -35,8 +39,40 @@ def safeuav(height, width):
     return Random(name="phg_mae_distil_430k", disk_data_argmax=True, variant="model_430k", dependencies=[])
 
 
+class _Whatever(type):
+    """Of classes that have every attribute."""
+
+    def __getattr__(cls, name):
+        return f"{cls.__name__}.{name}"
+
+
+class _Nothing(types.ModuleType):
+    """A module in which every name is there, and is a class that does nothing."""
+
+    __path__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Whatever(name, (), {})
+
+
+class _NoTorchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """timm imports torchvision for pictures that it is never given here; for a CPU's torch there is no build of it."""
+
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] == "torchvision" else None
+
+    def create_module(self, spec):
+        return _Nothing(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
 def dpt():
     """DPT as the tool has it (ViT-L/16 at 384), weights random."""
+    sys.meta_path.append(_NoTorchvision())  # asked last: a torchvision that is there is taken
     from vre_repository.depth.dpt.depth_dpt import DepthDpt
 
     class Random(DepthDpt):
