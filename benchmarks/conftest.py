@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(_LONG_S))
+        item.add_marker(pytest.mark.filterwarnings("default"))  # what libraries think of each other is not asked here
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
