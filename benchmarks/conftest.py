@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import clips
+import footage
 import pytest
 import results
 from peer import PeerMissingError, python_of
@@ -53,7 +53,7 @@ def state(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """540×960; `EDGEKIT_BENCH_VIDEO` names another."""
-    return clips.real() or clips.write(tmp_path_factory.mktemp("video") / "flight.mp4", (540, 960), 120)
+    return footage.real() or footage.write(tmp_path_factory.mktemp("video") / "flight.mp4", (540, 960), 120)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import clips
+import footage
 import machine
 import networks
 import pytest
@@ -60,7 +60,7 @@ def grown(benchmark: Any, what: str, contenders: dict[int, Contender], rounds: i
 def test_frames(benchmark: Any, tmp_path: Path) -> None:
     """Extraction of the same clip, longer and longer; goal: 1."""
     size = (360, 640)
-    videos = {count: clips.write(tmp_path / f"{count}.mp4", size, count) for count in (50, 100, 200, 400)}
+    videos = {count: footage.write(tmp_path / f"{count}.mp4", size, count) for count in (50, 100, 200, 400)}
     grown(benchmark, "seconds of extract by frames", {n: extracting(v, tmp_path / "data") for n, v in videos.items()})
 
 
@@ -78,7 +78,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).
 
 def test_memory(benchmark: Any, tmp_path: Path) -> None:
     """Resident at most, by the length of a video of 540×960, default experts; goal: 1.5 GB and 0."""
-    videos = {count: clips.write(tmp_path / f"{count}.mp4", (540, 960), count) for count in (100, 200, 400)}
+    videos = {count: footage.write(tmp_path / f"{count}.mp4", (540, 960), count) for count in (100, 200, 400)}
     peaks: dict[int, float] = {}
 
     def run() -> None:
@@ -113,7 +113,7 @@ def test_resolution_of_students(benchmark: Any) -> None:
 
 def test_resolution_of_extraction(benchmark: Any, tmp_path: Path) -> None:
     """Extraction by pixels, 60 frames each; goal: at most 1."""
-    videos = {h * w: clips.write(tmp_path / f"{h}.mp4", (h, w), 60) for h, w in RESOLUTIONS.values()}
+    videos = {h * w: footage.write(tmp_path / f"{h}.mp4", (h, w), 60) for h, w in RESOLUTIONS.values()}
     runs: dict[int, Contender] = {pixels: extracting(video, tmp_path / "data") for pixels, video in videos.items()}
     grown(benchmark, "seconds of extract by pixels", runs)
 
@@ -123,7 +123,7 @@ def test_workers(benchmark: Any, video: Path, tmp_path: Path) -> None:
     config = parse_config(
         '[rgb]\nexpert="rgb"\n[hsv]\nexpert="hsv"\n[flow]\nexpert="dis_flow"\n[s]\nexpert="soft_segmentation"\n', "four"
     )
-    short = clips.write(tmp_path / "short.mp4", (540, 960), 60)
+    short = footage.write(tmp_path / "short.mp4", (540, 960), 60)
     both = {f"{n} workers": extracting(short, tmp_path / f"data-{n}", config, n) for n in (machine.cores(), 1)}
     compared(benchmark, both, rounds=ROUNDS, warm_up=1)
 
@@ -135,7 +135,7 @@ def fifteen(count: int) -> Config:
 
 def test_modalities_of_extraction(benchmark: Any, tmp_path: Path) -> None:
     """Extraction by the number of modalities, 100 frames of 540×960; goal: at most 1, as frames are decoded once."""
-    video = clips.write(tmp_path / "clip.mp4", (540, 960), 100)
+    video = footage.write(tmp_path / "clip.mp4", (540, 960), 100)
     runs: dict[int, Contender] = {n: extracting(video, tmp_path / "data", fifteen(n)) for n in (1, 2, 4, 8, 15)}
     grown(benchmark, "seconds of extract by modalities", runs)
 

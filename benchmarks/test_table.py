@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import clips
+import footage
 import networks
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def configurations(what: str, size: tuple[int, int], folder: Path, dpt: Path) ->
 @pytest.mark.parametrize("what", FRAMES)
 def test_cell(benchmark: Any, what: str, size: tuple[int, int], dpt: Path, vre_python: Path, tmp_path: Path) -> None:
     ours, theirs = FRAMES[what]
-    video = clips.write(tmp_path / "clip.mp4", size, ours)
+    video = footage.write(tmp_path / "clip.mp4", size, ours)
     seconds: dict[str, float] = {}
 
     def extracted(name: str, config: Config) -> None:
@@ -78,7 +78,7 @@ def test_cell(benchmark: Any, what: str, size: tuple[int, int], dpt: Path, vre_p
 
     def vre(batch: int) -> None:
         count = max(theirs, batch)
-        np.save(tmp_path / "frames.npy", np.stack(list(clips.frames(size, count))))
+        np.save(tmp_path / "frames.npy", np.stack(list(footage.frames(size, count))))
         command = [vre_python, SCRIPTS / "vre_table.py", tmp_path / "frames.npy", what, str(batch)]
         out = tmp_path / f"vre-{batch}"
         result = subprocess.run([*command, out], capture_output=True, encoding="utf-8", cwd=tmp_path, check=False)
