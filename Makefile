@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OPENCV := $(shell $(PYTHON) -c "import ctypes; ctypes.CDLL('libGL.so.1')" 2>/dev/null && echo gui || echo headless)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-aarch64 debian lint format docs docs-serve docs-commands bench peers wheel clean
+.PHONY: install demo test test-aarch64 debian lint format docs docs-serve docs-commands bench bench-guard bench-check peers wheel clean
 
 install: $(INSTALLED)  ## the environment alone, in .venv
 
@@ -45,13 +45,20 @@ docs-serve: $(INSTALLED)  ## the same at http://localhost:8000, built again as o
 docs-commands: $(INSTALLED)  ## docs/reference/commands.md, from the commands themselves
 	$(BIN)/python scripts/commands_page.py
 
-bench: $(INSTALLED)  ## benchmarks; nothing else should be running
-	$(BIN)/python -m pytest benchmarks -q
+bench: $(INSTALLED)  ## all benchmarks, into benchmarks/results/; an hour in which nothing else should be running
+	$(BIN)/python -m pytest benchmarks -q --benchmark-json
 
-peers:  ## what benchmarks compare with, in environments of their own
-	test -x .peers/vre/bin/python || $(PYTHON) -m venv .peers/vre
-	.peers/vre/bin/python -m pip install --quiet --constraint constraints.txt \
-		video-representations-extractor==1.18.6 torch==2.13.0 opencv-python-headless
+# ONLY="-k inference" for some of them.
+bench-check: $(INSTALLED)  ## what got slower, of what takes no minutes: ratios beside those of the committed baseline
+	mkdir -p build
+	$(BIN)/python -m pytest benchmarks -q -m "not long" $(ONLY) --benchmark-json=build/bench.json
+	$(BIN)/python benchmarks/check.py build/bench.json
+
+bench-guard: $(INSTALLED)  ## a few ratios, with wide margins: what every commit has to keep
+	$(BIN)/python -m pytest benchmarks -q -m guard
+
+peers: $(INSTALLED)  ## what benchmarks compare with, in environments of their own, which they else make when needed
+	$(BIN)/python benchmarks/peer.py
 
 wheel: $(INSTALLED)  ## both wheels into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist runtime
