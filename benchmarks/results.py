@@ -69,6 +69,21 @@ def ratios(document: Mapping[str, Any]) -> Iterator[Ratio]:
             yield Ratio(entry["fullname"], other, found["median"], found["q1"], found["q3"])
 
 
+def turns(document: Mapping[str, Any], file: str) -> list[Mapping[str, Any]]:
+    """`extra_info` of what was measured in turns in a file of benchmarks, most contenders first."""
+    entries = [entry["extra_info"] for entry in document["benchmarks"] if file in entry["fullname"]]
+    return sorted((each for each in entries if "ms" in each), key=lambda each: -len(each["ms"]))
+
+
+def medians(document: Mapping[str, Any], file: str) -> dict[str, float]:
+    """Milliseconds by contender; of one that was measured with several others, what it took among the most."""
+    found: dict[str, float] = {}
+    for extra_info in turns(document, file):
+        for name, spent in extra_info["ms"].items():
+            found.setdefault(name, spent["median"])
+    return found
+
+
 def growths(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(benchmark, what grows, exponent and points)"""
     for entry in document["benchmarks"]:

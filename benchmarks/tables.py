@@ -25,9 +25,7 @@ def beside(document: Document, file: str) -> Iterator[str]:
     shown: set[str] = set()
     yield "| what | ms | quartiles | as fast as this |"
     yield "| --- | --- | --- | --- |"
-    entries = [entry["extra_info"] for entry in document["benchmarks"] if file in entry["fullname"]]
-    # The subject is measured with each: what it took among the most of them is shown.
-    for found in sorted((each for each in entries if "ms" in each), key=lambda each: -len(each["ms"])):
+    for found in results.turns(document, file):
         for name, spent in found["ms"].items():
             if name in shown:
                 continue
