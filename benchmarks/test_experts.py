@@ -27,6 +27,7 @@ from edgekit_experts.expert import Batch
 from edgekit_experts.pipeline import extract
 from edgekit_experts.taxonomies import TAXONOMIES
 from edgekit_experts.video import Frame, VideoReader, open_video
+from edgekit_experts.video.reader import UNDECLARED
 from edgekit_experts.world import Flight
 from edgekit_runtime.modality import Kind, Modality
 
@@ -85,7 +86,7 @@ class Narrated:
         self._reader = reader
         self.name, self.uri, self.fingerprint = reader.name, reader.uri, reader.fingerprint
         self.size, self.fps, self.frames, self.counted = reader.size, reader.fps, reader.frames, reader.counted
-        self.shortfall = 0
+        self.shortfall, self.declared = 0, UNDECLARED
         self.streams = (
             Modality("depth", Kind.DEPTH, 1, "float16", unit="m"),
             *(Modality(name, Kind.LABELS, taxonomy=TAXONOMIES[spoken]) for name, spoken in SPOKEN.items()),

@@ -60,7 +60,7 @@ def grown(benchmark: Any, what: str, contenders: dict[int, Contender], rounds: i
 def test_frames(benchmark: Any, tmp_path: Path) -> None:
     """Extraction of the same clip, longer and longer; goal: 1."""
     size = (360, 640)
-    videos = {count: footage.write(tmp_path / f"{count}.mp4", size, count) for count in (50, 100, 200, 400)}
+    videos = {count: footage.write(tmp_path / f"{count}.mp4", size, count) for count in (100, 200, 400, 800)}
     grown(benchmark, "seconds of extract by frames", {n: extracting(v, tmp_path / "data") for n, v in videos.items()})
 
 
@@ -78,7 +78,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).
 
 def test_memory(benchmark: Any, tmp_path: Path) -> None:
     """Resident at most, by the length of a video of 540×960, default experts; goal: 1.5 GB and 0."""
-    videos = {count: footage.write(tmp_path / f"{count}.mp4", (540, 960), count) for count in (100, 200, 400)}
+    videos = {count: footage.write(tmp_path / f"{count}.mp4", (540, 960), count) for count in (200, 400, 800)}
     peaks: dict[int, float] = {}
 
     def run() -> None:
@@ -123,7 +123,7 @@ def test_workers(benchmark: Any, video: Path, tmp_path: Path) -> None:
     config = parse_config(
         '[rgb]\nexpert="rgb"\n[hsv]\nexpert="hsv"\n[flow]\nexpert="dis_flow"\n[s]\nexpert="soft_segmentation"\n', "four"
     )
-    short = footage.write(tmp_path / "short.mp4", (540, 960), 60)
+    short = footage.write(tmp_path / "short.mp4", (540, 960), 160)
     both = {f"{n} workers": extracting(short, tmp_path / f"data-{n}", config, n) for n in (machine.cores(), 1)}
     compared(benchmark, both, rounds=ROUNDS, warm_up=1)
 
