@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from edgekit_runtime import systemd
-from edgekit_runtime.bundle import open_bundle
+from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
 from edgekit_runtime.events import announce
 from edgekit_runtime.files import whole
@@ -194,7 +194,7 @@ def _as_built_for(bundle: str | Path, source: str, key: Path | None) -> str:
     uri = parse_uri(source)
     if uri.scheme != "camera":
         return source
-    return uri.with_defaults(open_bundle(bundle, key=key).manifest.camera)
+    return uri.with_defaults(peek_manifest(bundle, key=key).camera)
 
 
 def _background(open_it: Callable[[], T]) -> Future[T]:

@@ -70,16 +70,7 @@ def open_bundle(path: str | Path, *, key: Path | None = None) -> Bundle:
     path = locate_bundle(path)
     with _open_container(path) as container:
         sizes = container.sizes()
-        if MANIFEST not in sizes:
-            raise _no_bundle(path)
-        if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
-        with container.open(MANIFEST) as file:
-            text = _bounded(file, MAX_MANIFEST_BYTES)
-        signature = _signature(path, container, sizes)
-        if key is not None:
-            check_signature(text, signature, key, str(path))
-        manifest = Manifest.from_json(text, f"{path}/{MANIFEST}")
+        text, manifest, signature = _read_manifest(path, container, sizes, key)
         _check_listing(path, sizes, manifest.files)
         for name, entry in manifest.files.items():
             with container.open(name) as file:
@@ -88,6 +79,28 @@ def open_bundle(path: str | Path, *, key: Path | None = None) -> Bundle:
                         f"{path}: {name} is not what the manifest says (SHA-256 differs).", hint=_COPY_AGAIN
                     )
     return Bundle(path, manifest, text, signature)
+
+
+def peek_manifest(path: str | Path, *, key: Path | None = None) -> Manifest:
+    """What a bundle says about itself, without a look at its other files. Raises as `open_bundle` does."""
+    path = locate_bundle(path)
+    with _open_container(path) as container:
+        return _read_manifest(path, container, container.sizes(), key)[1]
+
+
+def _read_manifest(
+    path: Path, container: _Container, sizes: Mapping[str, int], key: Path | None
+) -> tuple[bytes, Manifest, Signature | None]:
+    if MANIFEST not in sizes:
+        raise _no_bundle(path)
+    if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
+    with container.open(MANIFEST) as file:
+        text = _bounded(file, MAX_MANIFEST_BYTES)
+    signature = _signature(path, container, sizes)
+    if key is not None:
+        check_signature(text, signature, key, str(path))
+    return text, Manifest.from_json(text, f"{path}/{MANIFEST}"), signature
 
 
 def _signature(path: Path, container: _Container, sizes: Mapping[str, int]) -> Signature | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 from edgekit_runtime.manifest import FileEntry
 
@@ -29,9 +28,3 @@ def digest_stream(read: Callable[[int], bytes], limit: int | None = None) -> Fil
         if limit is not None and size > limit:
             break
     return FileEntry(size, sha256.hexdigest())
-
-
-def hash_file(path: Path) -> FileEntry:
-    """Size and SHA-256 of a file, as the manifest lists them. Raises OSError."""
-    with path.open("rb") as file:
-        return digest_stream(file.read)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from edgekit.deployable import of_student
-from edgekit.export import DeployGraph, Exporter, class_map, network_rgb
+from edgekit.export import DeployGraph, Exporter, class_map
+from edgekit.network_input import network_rgb
 from edgekit.profiles import Profile
 from edgekit_experts.taxonomies import DRONESCAPES
 from edgekit_runtime.errors import BuildError

@@ -14,8 +14,9 @@ import torch
 from tiny import tiny_dpt, tiny_segformer
 
 from edgekit.candidates import make_candidate, make_form, opened
-from edgekit.export import Exporter, network_rgb
+from edgekit.export import Exporter
 from edgekit.material import Material
+from edgekit.network_input import network_rgb
 from edgekit.offshelf import MODELS, of_checkpoint
 from edgekit.profiles import Profile
 from edgekit.targets import Target

@@ -21,8 +21,9 @@ from onnx import TensorProto, numpy_helper
 from edgekit import tensorrt_graph as graphs
 from edgekit.build import Built, build_student
 from edgekit.deployable import of_student
-from edgekit.export import CentredInput, DeployGraph, Exporter, network_rgb
+from edgekit.export import DeployGraph, Exporter
 from edgekit.material import Material
+from edgekit.network_input import CentredInput, network_rgb
 from edgekit.profiles import Profile, load_profile
 from edgekit.quantise import quantise
 from edgekit.targets import Target, absent

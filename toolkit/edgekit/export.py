@@ -10,16 +10,11 @@ Measured for edge-430k at 544×960, INT8 in OpenVINO on two AVX-512 VNNI cores, 
   saw there: so the picture gets a border in the mean colour, one copy of bytes (0.13 ms).
 - ArgMax over the channel axis of a 4-D tensor took 0.7 ms with float32 logits, 0.03 ms over a flattened 3-D one.
 - Up-sampling the logits by two before ArgMax costs 1.5 to 3 ms, by four 5 ms and more.
-
-That border is of a CPU's making. On a GPU a picture that is joined to a border is a copy, while converting and
-subtracting the mean are one pass with the transposition, after which zero padding means the mean colour again, and
-which gives numbers on both sides of zero as signed INT8 wants them: `CentredInput`, for TensorRT.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.deployable import Deployable, Size
+from edgekit.network_input import BorderedInput, CentredInput, Fold, NormalisedInput, network_rgb
 from edgekit.operations import named
 from edgekit.profiles import Profile
 from edgekit_runtime.errors import BuildError
@@ -45,9 +41,6 @@ INPUT = "image"
 SAME_SIZE = 0.1
 
 Arrays = dict[str, npt.NDArray[Any]]
-# What takes the normalisation into a network's first convolution, in place, and gives what remains to be done before
-# it; None, and nothing changed, where the network has no such convolution.
-Fold = Callable[[nn.Module, Deployable, Size], nn.Module | None]
 
 
 class DeployGraph(nn.Module):
@@ -66,7 +59,7 @@ class DeployGraph(nn.Module):
         network = source.inference_network()
         fold = fold or BorderedInput.fold
         folded = fold(network, source, input_size) if input_size == network_size else None
-        self.front = folded or _NormalisedInput(source, input_size, network_size)
+        self.front = folded or NormalisedInput(source, input_size, network_size)
         self.finer = _unshuffle(network)
         self.network = network
         self.outputs = deploy_outputs(source)
@@ -89,137 +82,6 @@ class DeployGraph(nn.Module):
         if modality.kind is Kind.LABELS:
             return class_map(part, self.up, self.finer)
         return decode(modality, F.pixel_shuffle(part, self.finer), self.statistics)[:, 0]
-
-
-class _NormalisedInput(nn.Module):
-    """Channel order, resizing and normalisation as operations of their own: always right."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, source: Deployable, input_size: Size, network_size: Size) -> None:
-        super().__init__()
-        self.size = None if input_size == network_size else network_size
-        self.register_buffer("mean", source.mean.clone())
-        self.register_buffer("scale", 1.0 / source.std)
-
-    def forward(self, image: Tensor) -> Tensor:
-        rgb = network_rgb(image, self.size)
-        return (rgb - self.mean) * self.scale
-
-
-class BorderedInput(nn.Module):
-    """A border in the mean colour, for a first convolution that has everything else in its weights."""
-
-    top: Tensor | None
-    bottom: Tensor | None
-    left: Tensor | None
-    right: Tensor | None
-
-    def __init__(self, mean: Tensor, input_size: Size, border: tuple[int, int, int, int]) -> None:
-        super().__init__()
-        left, right, top, bottom = border
-        height, width = input_size[0] + top + bottom, input_size[1]
-        # uint8: half a grey level at most from the exact mean, and only in the border.
-        colour = mean.round().clamp(0, 255).to(torch.uint8).view(1, 1, 1, 3)
-        for name, rows in (("top", top), ("bottom", bottom)):
-            self.register_buffer(name, colour.repeat(1, rows, width, 1) if rows else None)
-        for name, columns in (("left", left), ("right", right)):
-            self.register_buffer(name, colour.repeat(1, height, columns, 1) if columns else None)
-
-    def forward(self, image: Tensor) -> Tensor:
-        image = _joined(self.top, image, self.bottom, dim=1)
-        image = _joined(self.left, image, self.right, dim=2)
-        return image.permute(0, 3, 1, 2).float()
-
-    @classmethod
-    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> BorderedInput | None:
-        """Folds into the network's first convolution, in place; None, and nothing changed, if it has none.
-
-        Float RGB normalised by (x - mean) / std becomes bytes in BGR order, for the same result.
-        """
-        first = _first_convolution(network, input_size)
-        if first is None:
-            return None
-        mean = source.mean.flip(1)
-        _fold_scale(first, source)
-        with torch.no_grad():
-            bias = first.bias if first.bias is not None else torch.zeros(first.out_channels)
-            first.bias = nn.Parameter(bias - (first.weight * mean).sum(dim=(1, 2, 3)))
-        top, bottom = _border(first, input_size, axis=0)
-        left, right = _border(first, input_size, axis=1)
-        first.padding = (0, 0)
-        return cls(mean, input_size, (left, right, top, bottom))
-
-
-class CentredInput(nn.Module):
-    """The mean subtracted, for a first convolution that has order and scale of the channels in its weights."""
-
-    mean: Tensor
-
-    def __init__(self, mean: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean.view(1, 1, 1, 3))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.float() - self.mean).permute(0, 3, 1, 2)
-
-    @classmethod
-    def fold(cls, network: nn.Module, source: Deployable, input_size: Size) -> CentredInput | None:
-        """As `BorderedInput.fold`; the convolution keeps its zero padding and its bias."""
-        first = _first_convolution(network, input_size)
-        if first is None:
-            return None
-        _fold_scale(first, source)
-        return cls(source.mean.flip(1))
-
-
-def _fold_scale(first: nn.Conv2d, source: Deployable) -> None:
-    """Makes a convolution of (x - mean) / std in RGB one of x - mean in BGR, in place."""
-    with torch.no_grad():
-        first.weight.copy_(first.weight.flip(1) / source.std.flip(1))
-
-
-def _joined(before: Tensor | None, image: Tensor, after: Tensor | None, dim: int) -> Tensor:
-    parts = [part for part in (before, image, after) if part is not None]
-    return torch.cat(parts, dim=dim) if len(parts) > 1 else image
-
-
-def _first_convolution(network: nn.Module, size: Size) -> nn.Conv2d | None:
-    """The one convolution that reads the network's input and nothing else, if it is a plain padded one."""
-    readers: list[nn.Module] = []
-    probe = torch.zeros(1, 3, *size)
-
-    def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and inputs[0] is probe and not list(module.children()):
-            readers.append(module)
-
-    hooks = [module.register_forward_pre_hook(note) for module in network.modules()]
-    try:
-        with torch.no_grad():
-            network(probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if len(readers) != 1 or not isinstance(readers[0], nn.Conv2d):
-        return None
-    first = readers[0]
-    plain = first.groups == 1 and first.padding_mode == "zeros" and not isinstance(first.padding, str)
-    return first if plain else None
-
-
-def _border(conv: nn.Conv2d, size: Size, axis: int) -> tuple[int, int]:
-    """Rows (or columns) that the convolution's padding really reads before and after the picture."""
-    padding, stride = int(conv.padding[axis]), conv.stride[axis]
-    reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
-    steps = (size[axis] + 2 * padding - reach) // stride
-    return padding, max(0, steps * stride + reach - padding - size[axis])
-
-
-def network_rgb(image: Tensor, size: Size | None) -> Tensor:
-    """uint8 BGR `[1, H, W, 3]` as float RGB `[1, 3, h, w]`, 0..255, at `size` (or unchanged)."""
-    rgb = image.permute(0, 3, 1, 2).flip(1).float()
-    return rgb if size is None else F.interpolate(rgb, size=size, mode="bilinear", align_corners=False)
 
 
 def class_map(logits: Tensor, up: int = 1, finer: int = 1) -> Tensor:
