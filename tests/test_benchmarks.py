@@ -26,7 +26,7 @@ def test_something(benchmark):
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """In a folder with one benchmark and the plug-in of the flag."""
-    (folder / "test_it.py").write_text(MEASURED)
+    (folder / "test_it.py").write_text(MEASURED, encoding="utf-8")
     for module in ("json_flag.py", "machine.py"):
         shutil.copy(BENCHMARKS / module, folder)
     options = ["-c", "/dev/null", "--rootdir", str(folder), "-p", "json_flag", "-p", "no:cacheprovider"]
@@ -39,14 +39,14 @@ def test_the_flag_writes_for_this_machine_or_where_it_is_told(tmp_path: Path, gi
     flag = "".join(["--benchmark-json", *given]).split(" ")
     assert run_pytest(tmp_path, "test_it.py", *flag).returncode == 0
     path = tmp_path / ("out/mine.json" if given else f"results/{machine.name()}.json")
-    assert [entry["name"] for entry in json.loads(path.read_text())["benchmarks"]] == ["test_something"]
+    assert [entry["name"] for entry in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]] == ["test_something"]
 
 
 def test_the_bare_flag_does_not_take_what_is_to_be_run_for_its_file(tmp_path: Path) -> None:
     said = run_pytest(tmp_path, "--benchmark-json", "test_it.py")
     assert said.returncode == 4
     assert "put it before the flag" in said.stderr
-    assert (tmp_path / "test_it.py").read_text() == MEASURED
+    assert (tmp_path / "test_it.py").read_text(encoding="utf-8") == MEASURED
 
 
 def test_a_machine_is_described_without_its_name() -> None:
@@ -84,7 +84,9 @@ def test_growth_is_fitted(exponent: float) -> None:
 def test_a_peer_times_itself_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "python_of", lambda environment: Path(sys.executable))
     script = f"import sys; sys.path.insert(0, {str(peer.SCRIPTS)!r})\nfrom serve import serve\n"
-    (tmp_path / "it.py").write_text(script + "print('noise'); serve(lambda: None, version=sys.argv[1])")
+    (tmp_path / "it.py").write_text(
+        script + "print('noise'); serve(lambda: None, version=sys.argv[1])", encoding="utf-8"
+    )
     with peer.Peer("any", str(tmp_path / "it.py"), "1.2") as running:
         assert running.about == {"version": "1.2"}
         assert 0 <= running.seconds() < 60
@@ -92,7 +94,7 @@ def test_a_peer_times_itself_in_a_process_of_its_own(tmp_path: Path, monkeypatch
 
 def test_a_peer_that_does_not_come_up_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "python_of", lambda environment: Path(sys.executable))
-    (tmp_path / "it.py").write_text("raise RuntimeError('no such thing')")
+    (tmp_path / "it.py").write_text("raise RuntimeError('no such thing')", encoding="utf-8")
     with pytest.raises(peer.PeerMissingError, match="no such thing"):
         peer.Peer("any", str(tmp_path / "it.py"))
 
@@ -106,7 +108,7 @@ def document(name: str = "this", *, ratio: float = 8.0, spread: float = 1.0, exp
 
 def verdict(tmp_path: Path, now: dict[str, Any], before: dict[str, Any]) -> int:
     for name, each in (("now", now), ("before", before)):
-        (tmp_path / name).write_text(json.dumps(each))
+        (tmp_path / name).write_text(json.dumps(each), encoding="utf-8")
     return check.main([str(tmp_path / "now"), "--baseline", str(tmp_path / "before")])
 
 
@@ -123,7 +125,7 @@ def test_noise_is_not(tmp_path: Path) -> None:
 
 
 def test_nothing_to_compare_with_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "now").write_text(json.dumps(document()))
+    (tmp_path / "now").write_text(json.dumps(document()), encoding="utf-8")
     assert check.main([str(tmp_path / "now"), "--baseline", str(tmp_path / "none")]) == 2
     assert "no baseline" in capsys.readouterr().err
 
@@ -131,7 +133,7 @@ def test_nothing_to_compare_with_is_said(tmp_path: Path, capsys: pytest.CaptureF
 def test_part_of_the_benchmarks_may_be_run_again(tmp_path: Path) -> None:
     earlier, now = document(ratio=8), document(ratio=9)
     earlier["benchmarks"].append({"fullname": "b", "extra_info": {}})
-    (tmp_path / "kept.json").write_text(json.dumps(earlier))
+    (tmp_path / "kept.json").write_text(json.dumps(earlier), encoding="utf-8")
     results.keep(now, tmp_path / "kept.json")
     assert [entry["fullname"] for entry in now["benchmarks"]] == ["a", "b"]
     assert next(results.ratios(now)).median == 9

@@ -256,7 +256,7 @@ def test_a_manifest_without_end(folder: Path):
 
 
 def test_a_manifest_nested_without_end(folder: Path):
-    (folder / MANIFEST).write_text("[" * 100_000)
+    (folder / MANIFEST).write_text("[" * 100_000, encoding="utf-8")
     refused(folder, "not a valid manifest")
 
 

@@ -104,7 +104,9 @@ def test_toml_says_what_the_code_reads(block: Block, tmp_path: Path) -> None:
     elif "inherits" in table:
         load_profile(path)
     elif table.keys() & {"input", "weights"}:
-        path.write_text(block.text if "labels" in table else f"{block.text}[labels]\ntaxonomy = 'camvid'\n")
+        path.write_text(
+            block.text if "labels" in table else f"{block.text}[labels]\ntaxonomy = 'camvid'\n", encoding="utf-8"
+        )
         read_signature(path)
     for entry in experts_in(table):
         expert = entry.pop("expert")

@@ -66,5 +66,5 @@ def expert_file(folder: Path, body: str) -> Path:
                 return Modality("mine", Kind.IMAGE, 3)
             def compute(self, batch):
     """
-    path.write_text(textwrap.dedent(header) + textwrap.indent(textwrap.dedent(body), " " * 8))
+    path.write_text(textwrap.dedent(header) + textwrap.indent(textwrap.dedent(body), " " * 8), encoding="utf-8")
     return path

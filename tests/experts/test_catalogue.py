@@ -73,9 +73,11 @@ def test_a_plug_in_that_cannot_be_built_without_being_asked_is_listed_all_the_sa
         encoding="utf-8",
     )
     (tmp_path / "demanding-1.dist-info").mkdir()
-    (tmp_path / "demanding-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: demanding\nVersion: 1\n")
+    (tmp_path / "demanding-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: demanding\nVersion: 1\n", encoding="utf-8"
+    )
     (tmp_path / "demanding-1.dist-info" / "entry_points.txt").write_text(
-        "[edgekit.experts]\ndemanding = demanding:Demanding\neasy = demanding:Easy\n"
+        "[edgekit.experts]\ndemanding = demanding:Demanding\neasy = demanding:Easy\n", encoding="utf-8"
     )
     monkeypatch.syspath_prepend(tmp_path)
     entries = {entry.name: entry for entry in catalogue()}

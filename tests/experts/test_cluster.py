@@ -56,7 +56,7 @@ ray.init(address=cluster.address, log_to_driver=False)
 dead = []
 
 def kill(progress):
-    machines = {line.split()[0] for line in Path(os.environ["SEEN"]).read_text().splitlines()}
+    machines = {line.split()[0] for line in Path(os.environ["SEEN"]).read_text(encoding="utf-8").splitlines()}
     if len(machines) == 2 and not dead:
         dead.append(second)
         cluster.remove_node(second, allow_graceful=False)
@@ -84,7 +84,7 @@ def clips(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     path = tmp_path / "experts.toml"
     path.write_text(
         f"""
@@ -94,7 +94,8 @@ def config(tmp_path: Path) -> Path:
         expert = "dis_flow"
         [slow]
         expert = "{tmp_path / "slow.py"}:Slow"
-        """
+        """,
+        encoding="utf-8",
     )
     return path
 

@@ -45,7 +45,7 @@ def test_extract_and_status_give_scripts_what_they_rely_on(clip: Path, tmp_path:
 
 def test_the_options_of_extract(clip: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.toml"
-    config.write_text('[edges]\nexpert = "canny"\nlow = 10\n')
+    config.write_text('[edges]\nexpert = "canny"\nlow = 10\n', encoding="utf-8")
     text = edgekit(
         "extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "0:10", "--size", "32x24",
         "--split", "val", "--workers", "1",
@@ -105,10 +105,11 @@ def test_failures_are_listed_by_status(clip: Path, tmp_path: Path) -> None:
         "    def produces(self, inputs): return Modality('mine', Kind.IMAGE, 3)\n"
         "    def compute(self, batch):\n"
         "        if batch.first == 3: raise MemoryError('too large')\n"
-        "        return batch.frames\n"
+        "        return batch.frames\n",
+        encoding="utf-8",
     )
     config = tmp_path / "experts.toml"
-    config.write_text(f'[mine]\nexpert = "{mine}:Mine"\n')
+    config.write_text(f'[mine]\nexpert = "{mine}:Mine"\n', encoding="utf-8")
     document = json.loads(edgekit("extract", clip, "-o", tmp_path / "data", "-c", config, "--frames", "3:6", "--json"))
     assert document["failed"] == 1
     assert document["videos"][0]["modalities"][0]["failures"] == {"3": "MemoryError: too large (mine.py, line 6)"}
@@ -124,10 +125,11 @@ def test_failures_of_one_kind_are_one_line_and_a_modality_that_never_came_ends_t
         "class Mine(Expert):\n"
         "    def produces(self, inputs): return Modality('mine', Kind.IMAGE, 3)\n"
         "    def compute(self, batch):\n"
-        "        raise MemoryError('too large')\n"
+        "        raise MemoryError('too large')\n",
+        encoding="utf-8",
     )
     config = tmp_path / "experts.toml"
-    config.write_text(f'[rgb]\nexpert = "rgb"\n[mine]\nexpert = "{mine}:Mine"\n')
+    config.write_text(f'[rgb]\nexpert = "rgb"\n[mine]\nexpert = "{mine}:Mine"\n', encoding="utf-8")
     out = tmp_path / "data"
     edgekit("extract", clip, "-o", out, "--only", "rgb", "-c", config, "--frames", "0:2")
     command = [sys.executable, "-m", "edgekit", "extract", clip, "-o", out, "-c", config, "--frames", "0:12"]
@@ -229,12 +231,13 @@ def test_a_configuration_for_flights_is_drawn_without_being_told(tmp_path: Path)
     config = tmp_path / "experts.toml"
     config.write_text(
         '[labels]\nexpert = "given"\nof = "labels"\n[sharp]\nexpert = "simulated_sharp"\n'
-        '[depth]\nexpert = "simulated_depth"\n'
+        '[depth]\nexpert = "simulated_depth"\n',
+        encoding="utf-8",
     )
     drawn = edgekit("experts", "graph", "-c", config)
     assert "source_true_depth([true_depth]) --> depth" in drawn
     assert drawn == edgekit("experts", "graph", "-c", config, "--world")
-    config.write_text('[sharp]\nexpert = "simulated_sharp"\n[edges]\nexpert = "cany"\n')
+    config.write_text('[sharp]\nexpert = "simulated_sharp"\n[edges]\nexpert = "cany"\n', encoding="utf-8")
     with pytest.raises(EdgekitError, match="no expert 'cany'"):
         edgekit("experts", "graph", "-c", config)
 

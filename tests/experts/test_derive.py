@@ -51,7 +51,7 @@ def write_student(out: Path, weights: str, frames: range = range(5)) -> None:
 def test_a_student_takes_part_in_a_vote_and_its_frames_alone_are_made(flight: Path, tmp_path: Path) -> None:
     write_student(flight, "aa")
     config = tmp_path / "jury.toml"
-    config.write_text(VOTE)
+    config.write_text(VOTE, encoding="utf-8")
     before = Dataset.open(flight).content_hash()
     document = json.loads(edgekit("derive", flight, "-c", config, "--video", "world-3", "--json"))
     assert document["written"] == 5 + 6
@@ -67,7 +67,7 @@ def test_a_student_takes_part_in_a_vote_and_its_frames_alone_are_made(flight: Pa
 def test_what_is_made_of_a_modality_is_stale_when_that_is_made_anew(flight: Path, tmp_path: Path) -> None:
     write_student(flight, "aa")
     config = tmp_path / "jury.toml"
-    config.write_text(VOTE)
+    config.write_text(VOTE, encoding="utf-8")
     edgekit("derive", flight, "-c", config, "--video", "world-3")
     write_student(flight, "bb", range(2))
     assert Dataset.open(flight).video("world-3").stale("jury").sum() == 5
@@ -78,7 +78,7 @@ def test_what_is_made_of_a_modality_is_stale_when_that_is_made_anew(flight: Path
 
 def test_all_videos_of_all_splits_in_one_run(flight: Path, tmp_path: Path) -> None:
     config = tmp_path / "edges.toml"
-    config.write_text('[outlines]\nexpert = "canny"\n')
+    config.write_text('[outlines]\nexpert = "canny"\n', encoding="utf-8")
     document = json.loads(edgekit("derive", flight, "-c", config, "--json"))
     assert document["written"] == 6 + 4
     assert {video["name"]: video["split"] for video in document["videos"]} == {"world-3": "train", "world-4": "val"}
@@ -92,7 +92,7 @@ def test_what_came_with_a_video_is_never_made_anew(flight: Path, tmp_path: Path)
         '[labels]\nexpert = "given"\nof = "simulated_sharp"\n',
         '[student_1]\nexpert = "given"\nof = "simulated_sharp"\n',
     ):
-        config.write_text(text)
+        config.write_text(text, encoding="utf-8")
         with pytest.raises(ExpertError, match="already, which came with the video"):
             edgekit("derive", flight, "-c", config)
     labels = Dataset.open(flight).video("world-3")
@@ -102,10 +102,10 @@ def test_what_came_with_a_video_is_never_made_anew(flight: Path, tmp_path: Path)
 
 def test_bad_input(flight: Path, tmp_path: Path) -> None:
     config = tmp_path / "jury.toml"
-    config.write_text(VOTE)
+    config.write_text(VOTE, encoding="utf-8")
     with pytest.raises(ExpertError, match=r"\[jury\] needs 'student_1', which nothing makes"):
         edgekit("derive", flight, "-c", config)
-    config.write_text('[outlines]\nexpert = "canny"\n')
+    config.write_text('[outlines]\nexpert = "canny"\n', encoding="utf-8")
     with pytest.raises(UsageError, match="no video 'world-33'"):
         edgekit("derive", flight, "-c", config, "--video", "world-33")
     with pytest.raises(DataError, match="There is no data set"):

@@ -120,11 +120,11 @@ class NotOne: ...
 
 def test_an_expert_of_your_own_is_a_class_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(NEGATIVE)
+    path.write_text(NEGATIVE, encoding="utf-8")
     node = graph_of(f'[n]\nexpert = "{path}:Negative"')["n"]
     assert node.modality.name == "n"
     assert node.declaration.expert == "mine.py:Negative"
-    path.write_text(NEGATIVE.replace("255 -", "254 -"))
+    path.write_text(NEGATIVE.replace("255 -", "254 -"), encoding="utf-8")
     assert graph_of(f'[n]\nexpert = "{path}:Negative"')["n"].declaration.hash != node.declaration.hash
 
 
@@ -138,8 +138,8 @@ def test_an_expert_of_your_own_is_a_class_in_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_expert_says_so(tmp_path: Path, spec: str, message: str) -> None:
-    (tmp_path / "mine.py").write_text(NEGATIVE)
-    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    (tmp_path / "mine.py").write_text(NEGATIVE, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
     with pytest.raises(ExpertError, match=message):
         graph_of(f'[n]\nexpert = "{tmp_path / spec}"')
 

@@ -86,14 +86,15 @@ from pathlib import Path
 from edgekit_experts.config import parse_config
 from edgekit_experts.pipeline import extract
 from edgekit_experts.video import open_video
-extract([open_video(sys.argv[1])], Path(sys.argv[2]), parse_config(Path(sys.argv[3]).read_text(), "test"))
+source = Path(sys.argv[3]).read_text(encoding="utf-8")
+extract([open_video(sys.argv[1])], Path(sys.argv[2]), parse_config(source, "test"))
 """
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_bytes(clip: Path, tmp_path: Path) -> None:
     mine = expert_file(tmp_path, "time.sleep(0.01 * len(batch.frames))\nreturn 255 - batch.frames\n")
     text = f'[rgb]\nexpert = "rgb"\n[mine]\nexpert = "{mine}:Mine"\n[dis_flow]\nexpert = "dis_flow"\n'
-    (tmp_path / "experts.toml").write_text(text)
+    (tmp_path / "experts.toml").write_text(text, encoding="utf-8")
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(clip), str(out), str(tmp_path / "experts.toml")]
     done_before: list[int] = []
@@ -221,9 +222,9 @@ def test_a_stored_input_is_read_and_not_made_again(clip: Path, tmp_path: Path) -
     base = f'[mine]\nexpert = "{mine}:Mine"\n'
     out = tmp_path / "data"
     run(clip, out, parse_config(base, "test"))
-    calls = counter.read_text()
+    calls = counter.read_text(encoding="utf-8")
     run(clip, out, parse_config(base + '[copy]\nexpert = "given"\nof = "mine"\n', "test"))
-    assert counter.read_text() == calls
+    assert counter.read_text(encoding="utf-8") == calls
     video = only_video(out)
     np.testing.assert_array_equal(video.read("copy", 69), video.read("mine", 69))
 
@@ -279,7 +280,7 @@ def test_the_full_disk_is_said_and_nothing_is_lost(clip: Path, tmp_path: Path) -
         np.random.default_rng(0).integers(0, 256, (70, 48, 64, 3), np.uint8),
         codec="ffv1",
     )
-    (tmp_path / "experts.toml").write_text(text)
+    (tmp_path / "experts.toml").write_text(text, encoding="utf-8")
     # What no file may exceed stands for a disk without space: the same write fails at the same place.
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(noise), str(out), str(tmp_path / "experts.toml")],
@@ -344,7 +345,8 @@ def test_context_reaches_through_several_experts(clip: Path, tmp_path: Path) -> 
                     assert len(batch.frames) >= 4
                     return (batch.inputs[self.of] if self.of else batch.frames)[3:]
             """
-        )
+        ),
+        encoding="utf-8",
     )
     text = f'[one]\nexpert = "{mine}:Next"\n[two]\nexpert = "{mine}:Next"\nof = "one"\n'
     out = tmp_path / "data"

@@ -92,7 +92,7 @@ of = ["experts/net_a", "experts/net_b"]
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "table.toml"
-    path.write_text(TABLE)
+    path.write_text(TABLE, encoding="utf-8")
     return path
 
 

@@ -69,7 +69,7 @@ def test_the_verdict_is_right_where_most_err_alike(yard: tuple[Path, np.ndarray]
     answer = json.loads(edgekit("jury", path, "--of", ",".join(NAMES), "-o", config, "--json"))
     assert (answer["frames"], answer["modality"]) == (6, "jury")
     vote = tmp_path / "vote.toml"
-    vote.write_text(f'[vote]\nexpert = "majority_vote"\nof = {json.dumps(NAMES)}\n')
+    vote.write_text(f'[vote]\nexpert = "majority_vote"\nof = {json.dumps(NAMES)}\n', encoding="utf-8")
     edgekit("derive", path, "-c", config)
     edgekit("derive", path, "-c", vote)
     video = Dataset.open(path).video("yard")
@@ -90,7 +90,7 @@ def test_what_a_map_ignores_is_said_too_and_what_all_ignore_is_ignored(
     path, _ = yard
     fitted = fit_jury(Dataset.open(path), NAMES)
     file = tmp_path / "jury.json"
-    file.write_text(fitted.to_json())
+    file.write_text(fitted.to_json(), encoding="utf-8")
     expert = JuryVerdict(NAMES, str(file))
     maps = {name: Modality(name, Kind.LABELS, taxonomy=YARD) for name in NAMES}
     assert expert.produces(maps).taxonomy == YARD
@@ -103,7 +103,7 @@ def test_what_a_map_ignores_is_said_too_and_what_all_ignore_is_ignored(
 
 def test_a_jury_is_the_same_after_reading(yard: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     fitted = fit_jury(Dataset.open(yard[0]), NAMES)
-    (tmp_path / "jury.json").write_text(fitted.to_json())
+    (tmp_path / "jury.json").write_text(fitted.to_json(), encoding="utf-8")
     read = Jury.read(tmp_path / "jury.json")
     assert (read.of, read.classes, read.provenance) == (fitted.of, fitted.classes, fitted.provenance)
     np.testing.assert_allclose(read.confusion, fitted.confusion, rtol=1e-6)
@@ -125,10 +125,10 @@ def test_a_file_that_is_no_jury_is_refused(
     change: dict[str, object], reason: str, yard: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     table = json.loads(fit_jury(Dataset.open(yard[0]), NAMES).to_json())
-    (tmp_path / "jury.json").write_text(json.dumps({**table, **change}))
+    (tmp_path / "jury.json").write_text(json.dumps({**table, **change}), encoding="utf-8")
     with pytest.raises(ExpertError, match=reason):
         _ = JuryVerdict(NAMES, str(tmp_path / "jury.json")).identity
-    (tmp_path / "jury.json").write_text("nothing")
+    (tmp_path / "jury.json").write_text("nothing", encoding="utf-8")
     with pytest.raises(ExpertError, match="not a jury"):
         _ = JuryVerdict(NAMES, str(tmp_path / "jury.json")).identity
 
@@ -151,7 +151,9 @@ def test_bad_input(yard: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No frame of the split 'train' has all of shy, bold, late"):
         edgekit("jury", path, "--of", "shy,bold,late", "-o", out)
     assert not out.exists()
-    (tmp_path / "other.json").write_text(fit_jury(Dataset.open(path), NAMES).to_json().replace('"car"', '"bus"'))
+    (tmp_path / "other.json").write_text(
+        fit_jury(Dataset.open(path), NAMES).to_json().replace('"car"', '"bus"'), encoding="utf-8"
+    )
     maps = {name: Modality(name, Kind.LABELS, taxonomy=YARD) for name in (*NAMES, "new")}
     with pytest.raises(ExpertError, match="the maps have other classes"):
         JuryVerdict(NAMES, str(tmp_path / "other.json")).produces(maps)

@@ -120,7 +120,9 @@ def test_noise_is_of_the_seed_and_the_frames_number(marigold: Path, frames: np.n
 def test_disparity_is_nearer_where_it_is_larger(marigold: Path, tmp_path: Path) -> None:
     shutil.copytree(marigold, tmp_path / "other")
     index = json.loads((marigold / "model_index.json").read_text(encoding="utf-8"))
-    (tmp_path / "other" / "model_index.json").write_text(json.dumps({**index, "prediction_type": "disparity"}))
+    (tmp_path / "other" / "model_index.json").write_text(
+        json.dumps({**index, "prediction_type": "disparity"}), encoding="utf-8"
+    )
     expert = MarigoldDepth(str(tmp_path / "other"))
     assert expert.produces({}).near_is_high
     assert expert.identity != MarigoldDepth(str(marigold)).identity
@@ -135,7 +137,7 @@ def test_what_is_no_such_checkpoint_or_could_run_code_is_refused(marigold: Path,
     with pytest.raises(ExpertError, match="text_encoder in safetensors"):
         MarigoldDepth(str(pickled)).produces({})
     shutil.copytree(marigold, tmp_path / "other")
-    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (tmp_path / "other" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', encoding="utf-8")
     with pytest.raises(ExpertError, match="of StableDiffusionPipeline, not"):
         MarigoldDepth(str(tmp_path / "other")).produces({})
     with pytest.raises(ExpertError, match="size 50"):

@@ -260,7 +260,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("expert", ["pretrained_depth", "marigold_depth"])
 def test_without_a_way_to_the_hub_the_answer_comes_at_once_and_alone(expert: str, tmp_path: Path) -> None:
     config = tmp_path / "experts.toml"
-    config.write_text(f'[far]\nexpert = "{expert}"\nmodel = "someone/a-checkpoint"\n')
+    config.write_text(f'[far]\nexpert = "{expert}"\nmodel = "someone/a-checkpoint"\n', encoding="utf-8")
     # Nobody listens there; a cache of its own, so that nothing was downloaded earlier.
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
     command = [sys.executable, "-m", "edgekit", "experts", "graph", "-c", str(config)]

@@ -379,7 +379,7 @@ def test_samples_come_from_the_store_in_this_process_and_in_others(flight: Datas
     # Whatever the forked process has open, its workers open for themselves.
     script = Path(__file__).parents[1] / "student" / "workers.py"
     command = [sys.executable, script, "s3://bucket/data", "fork"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert (done.returncode, done.stdout) == (0, "epoch 0: [4]\nepoch 1: [4]\n"), done.stderr
 
 

@@ -208,7 +208,9 @@ def test_a_browser_draws_it_on_a_screen_and_on_a_phone(data: Path, tmp_path: Pat
     edgekit("status", data, "--html", out)
     # A phone's width is narrower than a headless window may be: the page is shown in a frame of that width.
     phone = tmp_path / "phone.html"
-    phone.write_text(f'<body style="margin:0"><iframe src="{out.name}" style="border:0;width:390px;height:800px">')
+    phone.write_text(
+        f'<body style="margin:0"><iframe src="{out.name}" style="border:0;width:390px;height:800px">', encoding="utf-8"
+    )
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'u'}"]
     for page, width in ((out, 1280), (phone, 500)):
         shot = tmp_path / f"{width}.png"
@@ -220,6 +222,6 @@ def test_a_browser_draws_it_on_a_screen_and_on_a_phone(data: Path, tmp_path: Pat
         green = (drawn == (0x63, 0x9E, 0x2F)).all(axis=2)
         assert green.sum() > 500
     dumped = subprocess.run(
-        [browser, *options, "--dump-dom", out.as_uri()], check=True, capture_output=True, text=True, timeout=60
+        [browser, *options, "--dump-dom", out.as_uri()], check=True, capture_output=True, encoding="utf-8", timeout=60
     )
     assert re.search("<title>(.*)</title>", dumped.stdout)[1] == "data – edgekit status"

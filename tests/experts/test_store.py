@@ -84,7 +84,7 @@ def test_an_array_keeps_the_encoding_that_its_frames_have(video: Video) -> None:
 def test_frames_that_others_encoded_are_refused(video: Video) -> None:
     video.declare(RGB, expert="test")
     path = video._storage.root / "flight" / "rgb" / "zarr.json"
-    table = json.loads(path.read_text())
+    table = json.loads(path.read_text(encoding="utf-8"))
     blosc = {"typesize": 1, "cname": "zstd", "clevel": 1, "shuffle": "bitshuffle", "blocksize": 0}
     for codecs in (
         [],
@@ -104,7 +104,7 @@ def test_frames_that_others_encoded_are_refused(video: Video) -> None:
         ),
     ):
         table["codecs"][0]["configuration"]["codecs"] = codecs
-        path.write_text(json.dumps(table))
+        path.write_text(json.dumps(table), encoding="utf-8")
         with pytest.raises(DataError, match="does not write"):
             _ = reopened(video).modalities
 
@@ -237,10 +237,10 @@ def test_damage_is_an_error_that_names_the_file(video: Video) -> None:
 def test_damaged_metadata_is_an_error(video: Video, text: str) -> None:
     video.declare(RGB, expert="test")
     root = video._storage.root
-    (root / "flight" / "rgb" / "zarr.json").write_text(text)
+    (root / "flight" / "rgb" / "zarr.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError):
         _ = reopened(video).modalities
-    (root / "flight" / "zarr.json").write_text(text)
+    (root / "flight" / "zarr.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError):
         reopened(video)
 
@@ -266,11 +266,11 @@ def test_nothing_and_something_else_are_told_apart_from_a_data_set(tmp_path: Pat
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(DataError, match="is not a data set"):
         Dataset.create(tmp_path / "mine")
-    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}', encoding="utf-8")
     with pytest.raises(DataError, match="not an edgekit data set"):
         Dataset.open(tmp_path)
     table = {"attributes": {"edgekit": {"format": "edgekit-dataset", "version": 99}}}
-    (tmp_path / "zarr.json").write_text(json.dumps(table))
+    (tmp_path / "zarr.json").write_text(json.dumps(table), encoding="utf-8")
     with pytest.raises(DataError, match="newer edgekit"):
         Dataset.open(tmp_path)
 

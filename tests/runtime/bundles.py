@@ -166,7 +166,7 @@ def write_zip(path: Path, files: Mapping[str, bytes], manifest: str) -> Path:
 
 def write_folder(path: Path, files: Mapping[str, bytes], manifest: str) -> Path:
     path.mkdir(parents=True)
-    (path / MANIFEST).write_text(manifest)
+    (path / MANIFEST).write_text(manifest, encoding="utf-8")
     for name, data in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)

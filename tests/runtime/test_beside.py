@@ -94,7 +94,7 @@ def test_the_command_takes_several_and_a_line_of_json_has_them_all(
     assert "beside it: " in said.err
     (beside,) = json.loads(said.out)["beside"]
     assert beside.startswith(str(depth_bundle))
-    last = json.loads(out.read_text().splitlines()[-1])
+    last = json.loads(out.read_text(encoding="utf-8").splitlines()[-1])
     (far,) = last["beside"]
     assert far["bundle"] == "far"
     assert far["index"] <= last["index"]

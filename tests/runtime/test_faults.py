@@ -139,7 +139,7 @@ def test_sizes_that_change_go_through_the_whole_loop(small_bundle: Path, tmp_pat
         assert {(frame.width, frame.height) for frame in container.decode(video=0)} == {(320, 180)}
     shapes = [cv2.imread(str(path)).shape[1::-1] for path in sorted((tmp_path / "png").iterdir())]
     assert shapes == sizes
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(sizes)
+    assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == len(sizes)
 
 
 def test_an_rtsp_server_is_killed_and_started_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_clock_that_is_set_back_changes_no_time_of_a_frame(
     monkeypatch.setattr(time, "time", lambda: real() + (-1) ** next(ticks) * 86_400)
     path = tmp_path / "out.jsonl"
     stats = run(small_bundle, "test:?fps=100&size=320x180", [f"json:{path}", f"file:{tmp_path}/out.mp4"], frames=30)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for name in ("timestamp_s", "unix_s"):
         times = [line[name] for line in lines]
         assert times == sorted(times)
@@ -183,18 +183,18 @@ def test_a_password_reaches_no_log_no_figures_and_no_traceback(small_bundle: Pat
     source = f"rtsp://admin:hunter2@127.0.0.1:{port}/live"
     command = [sys.executable, "-m", "edgekit_runtime", str(small_bundle), "--source", source, "--debug", "--json"]
     command += ["--sink", "null", "--sink", f"json:{tmp_path}/out.jsonl", "--stats-file", str(figures)]
-    failed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    failed = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert failed.returncode == 1
     assert "Traceback" in failed.stderr
     with rtsp(port):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
         wait_for(lambda: _state(figures) == "running")
         others = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _child_of(path, process.pid)]
     wait_for(lambda: _state(figures) == "retrying")
     process.terminate()
     said = "".join(process.communicate(timeout=10))
     assert others, "the decoding process"
-    written = "".join(path.read_text() for path in tmp_path.iterdir())
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.iterdir())
     for text in (failed.stdout, failed.stderr, said, written, *(each.decode() for each in others)):
         assert "hunter2" not in text
         assert "admin" not in text
@@ -207,7 +207,7 @@ def _state(figures: Path) -> str:
 
 def _child_of(path: Path, parent: int) -> bool:
     with suppress(OSError):
-        return f"\nPPid:\t{parent}\n" in path.with_name("status").read_text()
+        return f"\nPPid:\t{parent}\n" in path.with_name("status").read_text(encoding="utf-8")
     return False
 
 

@@ -27,7 +27,7 @@ def test_lines_say_what_the_network_said(edgekit_run, small_bundle: Path, tmp_pa
     source = "test:?fps=0&size=96x64&frames=5"
     done = edgekit_run(small_bundle, "--source", source, "--sink", f"json:{out}?masks=1", "--sink", "null")
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [line["index"] for line in lines] == list(range(5))
     with open_source(source) as frames, load(small_bundle) as model:
         for line, frame in zip(lines, frames, strict=True):
@@ -47,7 +47,7 @@ def test_a_second_run_appends(edgekit_run, small_bundle: Path, tmp_path: Path) -
     out = tmp_path / "out.jsonl"
     for _ in range(2):
         edgekit_run(small_bundle, "--source", "test:?fps=0&size=96x64&frames=2", "--sink", f"json:{out}")
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [line["index"] for line in lines] == [0, 1, 0, 1]
     assert "masks" not in lines[0]
 
@@ -70,7 +70,7 @@ def test_bad_input(tmp_path: Path) -> None:
     for argument in ("", "a?mask=1", "?masks=1"):
         with pytest.raises(UsageError, match="is not a file"):
             check_sinks([f"json:{argument}"])
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(SinkError, match="cannot be written"):
         open_sink(f"json:{tmp_path}/file/x.jsonl", SinkContext())
     with pytest.raises(SinkError, match="cannot be written"):

@@ -37,7 +37,7 @@ def page(bundle: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     """A page with the numbered pattern; its stream is what is read."""
     command = [sys.executable, "-m", "edgekit_runtime", str(bundle), "--source", "test:?size=320x180&fps=25"]
     command += ["--no-overlay", "--sink", f"web:{port}"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
         try:
             assert any(line.startswith("watch at ") for line in process.stderr)
             threading.Thread(target=process.stderr.read, daemon=True).start()
@@ -108,7 +108,7 @@ def test_closing_while_nothing_answers_takes_no_time(small_bundle: Path) -> None
 @contextmanager
 def rtsp(port: int) -> Iterator[subprocess.Popen[str]]:
     script = Path(__file__).with_name("rtsp_server.py")
-    with subprocess.Popen([SYSTEM_PYTHON, str(script), str(port)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([SYSTEM_PYTHON, str(script), str(port)], stdout=subprocess.PIPE, encoding="utf-8") as process:
         try:
             assert process.stdout.readline().strip() == "ready"
             yield process

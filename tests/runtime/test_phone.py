@@ -367,7 +367,7 @@ def camera_page(bundle: Path, film: Path, profile: Path, sink: str, *flags: str)
     fake = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     with (
         browsing(profile, *fake, f"--use-file-for-fake-video-capture={film}", *flags) as page,
-        subprocess.Popen([*command, "--sink", sink], stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen([*command, "--sink", sink], stderr=subprocess.PIPE, encoding="utf-8") as process,
     ):
         try:
             address = next(line.split()[-1] for line in process.stderr if line.startswith("watch at "))

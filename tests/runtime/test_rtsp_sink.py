@@ -38,7 +38,7 @@ def parts_are_here() -> None:
 def server(port: int, kept: Path) -> Iterator[subprocess.Popen[str]]:
     script = Path(__file__).with_name("rtsp_server.py")
     command = [SYSTEM_PYTHON, str(script), str(port), str(kept)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as process:
         try:
             assert process.stdout.readline().strip() == "ready"
             yield process

@@ -147,9 +147,9 @@ def test_a_camera_is_asked_for_what_the_bundle_was_built_to_see(tmp_path: Path, 
 
     monkeypatch.setattr("edgekit_runtime.app.open_source", note)
     folder = make_bundle(tmp_path / "b", 64, 96)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     manifest["camera"] = {"size": "640x480", "fps": "15"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     for source in ("camera:0", "camera:0?size=1280x720", "/dev/video3", "test:"):
         with pytest.raises(SourceError):
             run(folder, source, ["null"])
@@ -237,7 +237,7 @@ def test_a_failing_sink_ends_the_run_and_closes_the_others(small_bundle: Path, t
 def test_stats_file_follows_the_run(small_bundle: Path, tmp_path: Path):
     path = tmp_path / "stats.json"
     stats = run(small_bundle, "test:?fps=0&frames=10", ["null"], stats_file=path)
-    assert json.loads(path.read_text()) == stats.to_dict()
+    assert json.loads(path.read_text(encoding="utf-8")) == stats.to_dict()
     assert stats.frames == 10
 
 

@@ -37,10 +37,10 @@ def check(unit: str, tmp_path: Path, *, system: bool) -> None:
     if program is None:
         pytest.skip("no systemd-analyze here (apt install systemd)")
     path = tmp_path / "checked.service"
-    path.write_text(unit)
+    path.write_text(unit, encoding="utf-8")
     scope = [] if system else ["--user"]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run([program, *scope, "verify", path], capture_output=True, text=True, env=environment)
+    done = subprocess.run([program, *scope, "verify", path], capture_output=True, encoding="utf-8", env=environment)
     complaints = [line for line in done.stderr.splitlines() if "checked.service" in line]
     assert (done.returncode, complaints) == (0, [])
 
@@ -110,7 +110,7 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     notes, folder = tmp_path / "asked", tmp_path / "bin"
     folder.mkdir()
     program = folder / "systemctl"
-    program.write_text(f'#!/bin/sh\necho "$*" >> {notes}\n')
+    program.write_text(f'#!/bin/sh\necho "$*" >> {notes}\n', encoding="utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -149,7 +149,7 @@ def test_without_systemd_there_is_a_hint_and_no_file(capsys, small_bundle: Path,
 
 def test_a_systemd_that_fails_is_quoted(capsys, small_bundle: Path, systemctl: Path):
     program = systemctl.parent / "bin" / "systemctl"
-    program.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n")
+    program.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n", encoding="utf-8")
     assert main(["service", "install", str(small_bundle), "--camera", "0"]) == 1
     assert "Failed to connect to bus" in capsys.readouterr().err
 

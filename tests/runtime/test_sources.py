@@ -80,7 +80,7 @@ def test_frames_stay_what_they_are_when_later_ones_come(pattern_clip: Path):
 
 def test_folder_and_glob_are_read_in_sorted_order(tmp_path: Path):
     folder = write_pictures(tmp_path / "frames", [(640, 360)] * 5)
-    (folder / "notes.txt").write_text("not a picture")
+    (folder / "notes.txt").write_text("not a picture", encoding="utf-8")
     for uri in (str(folder), f"{folder}/*.png", f"file:{folder}"):
         with open_source(uri) as source:
             assert [read_number(frame.image) for frame in source] == [0, 1, 2, 3, 4]
@@ -158,7 +158,7 @@ def test_an_empty_folder_is_said_so(tmp_path: Path):
 
 def test_a_playlist_cannot_reach_out(tmp_path: Path):
     playlist = tmp_path / "list.m3u8"
-    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/secret.ts\n#EXT-X-ENDLIST\n")
+    playlist.write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/secret.ts\n#EXT-X-ENDLIST\n", encoding="utf-8")
     with pytest.raises(SourceError):
         open_source(playlist)
 

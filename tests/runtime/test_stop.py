@@ -31,7 +31,7 @@ def free_port() -> int:
 def edgekit_run(bundle: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     """The command, with a log in JSON."""
     command = [sys.executable, "-m", "edgekit_runtime", str(bundle), "--log-format", "json", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
         try:
             yield process
         finally:

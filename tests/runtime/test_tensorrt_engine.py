@@ -179,7 +179,7 @@ def test_a_damaged_engine_is_refused_and_prepared_anew(rtx_bundle: Path, damage:
         path.write_bytes(data)
         reason = "the prepared engine is damaged"
     else:
-        path.with_suffix(".json").write_text("{")
+        path.with_suffix(".json").write_text("{", encoding="utf-8")
         reason = "no engine is prepared"
     with pytest.raises(EngineError, match=reason):
         find_plan(bundle, VARIANT, load_library(RTX), AMPERE)
@@ -421,7 +421,7 @@ def test_prepare_builds_for_the_gpu_that_is_there_and_then_tries_it(
     """The engine is a real one; opening it needs a real GPU, which TensorRT says."""
     assert main(["prepare", str(rtx_bundle)]) == 1
     (record,) = cache.rglob("*.json")
-    assert json.loads(record.read_text())["gpu"] == "Stand-in RTX, compute capability 8.6"
+    assert json.loads(record.read_text(encoding="utf-8"))["gpu"] == "Stand-in RTX, compute capability 8.6"
     assert "TensorRT for RTX" in capsys.readouterr().err
     with pytest.raises(EngineError, match="refuses the engine"):
         open_variant(open_bundle(rtx_bundle), VARIANT)

@@ -86,6 +86,6 @@ def test_files_that_are_no_certificate_are_named(tmp_path: Path) -> None:
     made = own_certificate("127.0.0.1")
     with pytest.raises(SinkError, match=r"nowhere\.pem .* cannot be read: No such file"):
         Certificate(tmp_path / "nowhere.pem", made.key).context()
-    (tmp_path / "junk.pem").write_text("junk")
+    (tmp_path / "junk.pem").write_text("junk", encoding="utf-8")
     with pytest.raises(SinkError, match=r"junk\.pem .* are no certificate and its key"):
         Certificate(tmp_path / "junk.pem", made.key).context()

@@ -278,7 +278,7 @@ def test_a_browser_shows_picture_legend_and_figures(small_bundle: Path, tmp_path
     command = [sys.executable, "-m", "edgekit_runtime", str(small_bundle), "--source", "test:?size=320x180"]
     with (
         browsing(tmp_path / "profile") as page,
-        subprocess.Popen([*command, "--sink", "web:0"], stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen([*command, "--sink", "web:0"], stderr=subprocess.PIPE, encoding="utf-8") as process,
     ):
         try:
             page.open(next(line.split()[-1] for line in process.stderr if line.startswith("watch at ")))

@@ -142,7 +142,7 @@ def test_a_label_that_is_not_there_is_ignored_and_encodes_as_no_value(holes: Dat
 def test_workers_read_the_same_in_every_epoch(holes: Dataset, tmp_path: Path, start: str) -> None:
     script = Path(__file__).with_name("workers.py")
     command = [sys.executable, "-W", "error", script, tmp_path / "holes", start]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == ["epoch 0: [5, 5, 2]", "epoch 1: [5, 5, 2]"]
 
@@ -204,10 +204,10 @@ def test_statistics_are_kept_until_a_frame_changes(holes: Dataset, tmp_path: Pat
     shard.write_bytes(b"damaged")
     assert ModalityDataset(Dataset.open(root), ["depth"]).statistics() == first
     shard.write_bytes(intact)
-    for text in ("", "[]", '{"of": 1}', kept.read_text().replace('"pixels": ', '"pixels": NaN, "x": ')):
-        kept.write_text(text)
+    for text in ("", "[]", '{"of": 1}', kept.read_text(encoding="utf-8").replace('"pixels": ', '"pixels": NaN, "x": ')):
+        kept.write_text(text, encoding="utf-8")
         assert ModalityDataset(Dataset.open(root), ["depth"]).statistics() == first
-        assert json.loads(kept.read_text())["value"]["pixels"] > 0
+        assert json.loads(kept.read_text(encoding="utf-8"))["value"]["pixels"] > 0
     assert Dataset.open(root).content_hash() == content_hash
     assert sorted(name for name, _ in zarr.open_group(root / "first", mode="r").members()) == [
         "depth", "edges", "flow", "rgb", "vote",

@@ -302,7 +302,7 @@ def test_an_unknown_modality_is_named_with_what_there_is(scene: Path, tmp_path: 
 )
 def test_a_mistake_in_the_settings_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message) as caught:
         read_settings(TrainSettings, path, optimisation__steps=3)
     assert len(str(caught.value).splitlines()) <= 2
@@ -310,7 +310,7 @@ def test_a_mistake_in_the_settings_is_named(tmp_path: Path, text: str, message: 
 
 def test_sizes_are_written_as_width_by_height(tmp_path: Path) -> None:
     path = tmp_path / "train.toml"
-    path.write_text('[train.augmentation]\ncrop = "416x256"')
+    path.write_text('[train.augmentation]\ncrop = "416x256"', encoding="utf-8")
     assert read_settings(TrainSettings, path).augmentation.crop == (256, 416)
 
 
@@ -325,7 +325,7 @@ def test_a_student_tells_how_well_it_has_learnt(
 ) -> None:
     trained(scene, tmp_path / "run", short(40))
     settings = '[augmentation]\ncrop = "96x64"\n[ensemble]\nmembers = 2\n[optimisation]\nbatch = 4\nema = 0.9\n'
-    (tmp_path / "distill.toml").write_text(settings)
+    (tmp_path / "distill.toml").write_text(settings, encoding="utf-8")
 
     def distilled(folder: Path, steps: int) -> tuple[dict[str, Any], list[str]]:
         capsys.readouterr()

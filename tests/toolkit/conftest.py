@@ -124,7 +124,7 @@ def fragile_student_folder(tmp_path_factory: pytest.TempPathFactory, student_fol
 @pytest.fixture(scope="session")
 def profile_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("profiles") / "small.toml"
-    path.write_text(PROFILE)
+    path.write_text(PROFILE, encoding="utf-8")
     return path
 
 

@@ -74,7 +74,7 @@ def test_the_manifest_has_the_whole_table_and_where_everything_comes_from(built:
 
 
 def test_a_page_shows_what_was_tried_what_ships_and_what_it_says(built: Built) -> None:
-    page = built.report.read_text()
+    page = built.report.read_text(encoding="utf-8")
     assert built.report.name == "edge-150k-report.html"
     chosen = next(row for row in built.candidates if row["chosen"])
     assert f'<tr class="ships">\n<td class="text">{chosen["engine"]} {chosen["precision"]}</td>' in page
@@ -215,9 +215,9 @@ def test_a_student_that_has_learnt_nothing_is_built_with_a_warning_that_run_repe
     assert "Warning: this student has learnt little: its mIoU against the labels is only" in wrapped
     assert f"it answers {DRONESCAPES.classes[2]!r} for 100.0% of all pixels" in wrapped
     # Without labels to judge by, what was found when it was distilled is handed on.
-    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    config = json.loads((tmp_path / "student" / "config.json").read_text(encoding="utf-8"))
     config["provenance"]["learnt"] = {"frames": 6, "miou": 0.1, "doubts": ["it was a bad pupil"]}
-    (tmp_path / "student" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "student" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     bare = make_dataset(tmp_path / "bare", *flight_frames, CAMVID)
     again = json.loads(edgekit("build", "--profile", profile_file, "--data", bare, "--json").out)
     assert again["doubts"][-1] == "it was a bad pupil"
@@ -246,7 +246,8 @@ def test_the_table_of_a_build_fits_into_80_columns(built: Built, monkeypatch: py
 def test_generic_cpu_builds_for_onnx_runtime_alone(student_folder: Path, data: Path, tmp_path: Path) -> None:
     small = tmp_path / "any.toml"
     small.write_text(
-        'inherits = "generic-cpu"\ninput_size = [96, 160]\ncalibration_frames = 4\njudged_frames = 4\nthreads = 1\n'
+        'inherits = "generic-cpu"\ninput_size = [96, 160]\ncalibration_frames = 4\njudged_frames = 4\nthreads = 1\n',
+        encoding="utf-8",
     )
     built = build_student(student_folder, load_profile(small), tmp_path / "out", data)
     assert {variant.engine for variant in built.manifest.variants} == {"onnxruntime"}
@@ -273,8 +274,8 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     other = tmp_path / "other"
     other.mkdir()
     (other / "model.safetensors").write_bytes((student_folder / "model.safetensors").read_bytes())
-    text = (student_folder / "config.json").read_text()
-    (other / "config.json").write_text(text.replace("edge-150k", "edge-430k"))
+    text = (student_folder / "config.json").read_text(encoding="utf-8")
+    (other / "config.json").write_text(text.replace("edge-150k", "edge-430k"), encoding="utf-8")
     with pytest.raises(CheckpointError, match="do not fit"):
         build_student(other, profile, tmp_path / "out", None)
 
@@ -291,7 +292,7 @@ def test_weights_that_were_cut_short_are_refused(student_folder: Path, profile: 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(
     edgekit: Callable[..., Any], student_folder: Path, profile_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     answer = edgekit("build", "-p", profile_file, "--student", student_folder, "-o", tmp_path / "file" / "out")
     assert answer.status == 1
     assert "cannot be written" in answer.err
@@ -378,7 +379,10 @@ def test_what_this_machine_has_not_is_verified_and_never_timed(
     if not absent(Target("openvino", "GPU")):
         pytest.skip("this machine has such a device")
     own = tmp_path / "igpu.toml"
-    own.write_text('inherits = "laptop-igpu"\ninput_size = "160x96"\ncalibration_frames = 12\njudged_frames = 8\n')
+    own.write_text(
+        'inherits = "laptop-igpu"\ninput_size = "160x96"\ncalibration_frames = 12\njudged_frames = 8\n',
+        encoding="utf-8",
+    )
     shown = edgekit("build", "-p", own, "--student", student_folder, "--data", data, "-o", tmp_path / "out")
     assert shown.status == 0, shown.err
     assert "Not timed, only verified: OpenVINO finds no GPU here" in shown.err

@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_old_bundle_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_a_place_that_cannot_be_written_is_found_out_beforehand(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(BuildError, match="cannot be written"):
         check_writable(tmp_path / "file" / "edge.edgekit")
     (tmp_path / "edge.edgekit").mkdir()

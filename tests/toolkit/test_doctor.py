@@ -54,7 +54,7 @@ def test_two_opencv_wheels_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_a_profile_needs_is_looked_for(edgekit: Callable[..., Any], tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
-    own.write_text('inherits = "laptop-cpu"\ndoctor = ["openvino", "openvino NPU", "a lens"]\n')
+    own.write_text('inherits = "laptop-cpu"\ndoctor = ["openvino", "openvino NPU", "a lens"]\n', encoding="utf-8")
     answer = edgekit("doctor", "--profile", own, "--json")
     found = {check["name"]: check for check in json.loads(answer.out)["checks"]}
     assert answer.status == 1
@@ -86,8 +86,8 @@ def test_a_gpu_without_a_driver_is_told_from_none(tmp_path: Path, monkeypatch: p
     assert "nvidia gpu" not in {check.name for check in doctor._nvidia()}
     card = tmp_path / "0000:01:00.0"
     card.mkdir()
-    (card / "vendor").write_text("0x10de\n")
-    (card / "class").write_text("0x030000\n")
+    (card / "vendor").write_text("0x10de\n", encoding="utf-8")
+    (card / "class").write_text("0x030000\n", encoding="utf-8")
     finding = next(check for check in doctor._nvidia() if check.name == "nvidia gpu")
     assert not finding.ok
     assert "there is one, but there is no NVIDIA driver here" in finding.detail

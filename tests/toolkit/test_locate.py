@@ -25,7 +25,7 @@ def test_the_newest_student_below_is_taken(student_folder: Path, tmp_path: Path)
     new = _copy(student_folder, tmp_path / "runs" / "a" / "student", age=50)
     _copy(student_folder, tmp_path / ".hidden", age=0)
     _copy(student_folder, tmp_path / "env" / "student", age=0)
-    (tmp_path / "env" / "pyvenv.cfg").write_text("")
+    (tmp_path / "env" / "pyvenv.cfg").write_text("", encoding="utf-8")
     _copy(student_folder, tmp_path / "a" / "b" / "c" / "d" / "too-deep", age=0)
     assert locate.find_student(tmp_path) == new
 
@@ -35,7 +35,7 @@ def test_other_files_named_config_json_are_passed_over(
 ) -> None:
     for name, text in (("other", '{"a": 1}'), ("broken", "{"), ("teacher", '{"format": "edgekit-checkpoint"}')):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(text)
+        (tmp_path / name / "config.json").write_text(text, encoding="utf-8")
         (tmp_path / name / "model.safetensors").write_bytes(b"")
     monkeypatch.setattr(locate, "DEFAULT_STUDENT", student_folder)
     assert locate.find_student(tmp_path) == student_folder

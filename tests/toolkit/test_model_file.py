@@ -76,8 +76,8 @@ DEPTH_TABLE = '[depth]\noutput = "depth"\nunit = "m"\nscale = 10\noffset = 2\nra
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`net.py`, the same network as `net.onnx`, and their signature `net.toml`."""
     folder = tmp_path_factory.mktemp("models")
-    (folder / "net.py").write_text(MODULE)
-    (folder / "net.toml").write_text(INPUT_TABLE + LABELS_TABLE + DEPTH_TABLE)
+    (folder / "net.py").write_text(MODULE, encoding="utf-8")
+    (folder / "net.toml").write_text(INPUT_TABLE + LABELS_TABLE + DEPTH_TABLE, encoding="utf-8")
     write_onnx(folder / "net.onnx")
     return folder
 
@@ -159,7 +159,7 @@ def test_an_onnx_file_answers_in_a_bundle_as_it_does_in_pytorch(
     size = ("h", "w") if form == "open size" else FRAME
     write_onnx(tmp_path / "net.onnx", 9 if form == "old opset" else 17, size, layout)
     table = f'{INPUT_TABLE}layout = "{layout}"\n'
-    (tmp_path / "net.toml").write_text(table + LABELS_TABLE + DEPTH_TABLE)
+    (tmp_path / "net.toml").write_text(table + LABELS_TABLE + DEPTH_TABLE, encoding="utf-8")
     exporter = find_model(str(tmp_path / "net.onnx"), profile, None, None)
     assert [(spec.name, spec.shape, spec.dtype) for spec in exporter.outputs] == [
         ("labels", (1, 24, 40), "uint8"),
@@ -212,7 +212,8 @@ def test_an_onnx_file_becomes_a_bundle_that_passed_the_gate(
     lax = tmp_path / "lax.toml"
     lax.write_text(
         'inherits = "laptop-cpu"\ninput_size = "160x96"\ncalibration_frames = 8\njudged_frames = 4\n'
-        'precisions = ["int8", "fp32"]\nallowed_drop_points = 20\nallowed_depth_error_percent = 50\n'
+        'precisions = ["int8", "fp32"]\nallowed_drop_points = 20\nallowed_depth_error_percent = 50\n',
+        encoding="utf-8",
     )
     answer = edgekit("build", "-p", lax, "--model", folder / "net.onnx", "--data", data, "-o", tmp_path, "--json")
     assert answer.status == 0, answer.err
@@ -250,7 +251,7 @@ def test_a_torch_module_with_channels_last_and_weights_of_its_own(
     save_file(module.state_dict(), str(tmp_path / "net.safetensors"))
     signature = tmp_path / "net.toml"
     labels = LABELS_TABLE.replace('"logits"', "0")
-    signature.write_text(f'weights = "net.safetensors"\n{INPUT_TABLE}layout = "nhwc"\n{labels}')
+    signature.write_text(f'weights = "net.safetensors"\n{INPUT_TABLE}layout = "nhwc"\n{labels}', encoding="utf-8")
     exporter = find_model(f"{folder / 'net.py'}:Last", profile, None, signature)
     assert set(np.unique(compiled(exporter, a_picture(), "openvino")["labels"])) == {3}
     assert set(exporter.source.provenance["checkpoint"]) == {"net.py", "net.safetensors"}
@@ -278,7 +279,7 @@ def test_what_is_no_module_is_refused(name: str, message: str, folder: Path, pro
 
 def test_operations_that_an_engine_does_not_know_are_named(folder: Path, profile: Profile, tmp_path: Path) -> None:
     signature = tmp_path / "logits.toml"
-    signature.write_text(INPUT_TABLE + LABELS_TABLE.replace('"logits"', "0"))
+    signature.write_text(INPUT_TABLE + LABELS_TABLE.replace('"logits"', "0"), encoding="utf-8")
     strange = find_model(f"{folder / 'net.py'}:Strange", profile, None, signature)
     with pytest.raises(BuildError, match=r"operations that OpenVINO does not know: aten\.special_bessel_j0\.default"):
         strange.openvino()
@@ -294,7 +295,7 @@ def test_operations_that_onnx_does_not_know_are_named(domain: str, name: str, pr
     model = onnx.load(str(path))
     model.graph.node[1].op_type, model.graph.node[1].domain = name, domain
     onnx.save(model, str(path))
-    (tmp_path / "net.toml").write_text(INPUT_TABLE + LABELS_TABLE)
+    (tmp_path / "net.toml").write_text(INPUT_TABLE + LABELS_TABLE, encoding="utf-8")
     with pytest.raises(
         BuildError, match=rf"operations that ONNX does not know: {'my.domain.' if domain else ''}{name}"
     ):
@@ -303,7 +304,7 @@ def test_operations_that_onnx_does_not_know_are_named(domain: str, name: str, pr
 
 def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, profile: Profile, tmp_path: Path) -> None:
     def refused(text: str, match: str, path: Path = folder / "net.onnx") -> None:
-        (tmp_path / "own.toml").write_text(text)
+        (tmp_path / "own.toml").write_text(text, encoding="utf-8")
         with pytest.raises(BuildError, match=match):
             _ = find_model(str(path), profile, None, tmp_path / "own.toml").outputs
 
@@ -337,7 +338,7 @@ def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, pro
 )
 def test_a_wrong_signature_is_named_with_its_line(text: str, message: str, hint: str, tmp_path: Path) -> None:
     path = tmp_path / "net.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(BuildError, match=rf"net\.toml.*{message}") as caught:
         read_signature(path)
     assert hint in caught.value.hint
@@ -346,7 +347,7 @@ def test_a_wrong_signature_is_named_with_its_line(text: str, message: str, hint:
 def test_the_signature_of_the_docs_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "build.md").read_text(encoding="utf-8")
     (block,) = (text for text in re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL) if "[labels]" in text)
-    (tmp_path / "net.toml").write_text(block)
+    (tmp_path / "net.toml").write_text(block, encoding="utf-8")
     signature = read_signature(tmp_path / "net.toml")
     assert signature.input.size == (352, 640)
     assert [output for output, _ in signature.outputs.values()] == ["logits", "depth"]

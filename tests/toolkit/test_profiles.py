@@ -34,8 +34,8 @@ def test_a_profile_states_only_what_differs_from_the_one_it_inherits() -> None:
 
 
 def test_ones_own_profile_is_a_path_and_may_inherit_from_its_neighbour(tmp_path: Path) -> None:
-    (tmp_path / "base.toml").write_text('inherits = "laptop-cpu"\nthreads = 3\n')
-    (tmp_path / "mine.toml").write_text('inherits = "base"\ntarget_fps = 10\n')
+    (tmp_path / "base.toml").write_text('inherits = "laptop-cpu"\nthreads = 3\n', encoding="utf-8")
+    (tmp_path / "mine.toml").write_text('inherits = "base"\ntarget_fps = 10\n', encoding="utf-8")
     profile = load_profile(tmp_path / "mine.toml")
     assert (profile.name, profile.threads, profile.target_fps) == ("mine", 3, 10)
 
@@ -65,7 +65,7 @@ def test_an_unknown_profile_is_answered_with_the_closest() -> None:
 )
 def test_a_wrong_setting_is_named_with_its_line(text: str, message: str, hint: str, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
-    path.write_text('inherits = "laptop-cpu"\n' + text)
+    path.write_text('inherits = "laptop-cpu"\n' + text, encoding="utf-8")
     with pytest.raises(ProfileError, match=message) as caught:
         load_profile(path)
     assert hint in caught.value.hint
@@ -73,15 +73,15 @@ def test_a_wrong_setting_is_named_with_its_line(text: str, message: str, hint: s
 
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
-    path.write_text('description = "nothing else"\n')
+    path.write_text('description = "nothing else"\n', encoding="utf-8")
     with pytest.raises(ProfileError, match="target is not set") as caught:
         load_profile(path)
     assert "inherits" in caught.value.hint
 
 
 def test_a_circle_of_profiles_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('inherits = "b"\n')
-    (tmp_path / "b.toml").write_text('inherits = "a"\n')
+    (tmp_path / "a.toml").write_text('inherits = "b"\n', encoding="utf-8")
+    (tmp_path / "b.toml").write_text('inherits = "a"\n', encoding="utf-8")
     with pytest.raises(ProfileError, match="inherits from itself"):
         load_profile(tmp_path / "a.toml")
 
@@ -106,7 +106,9 @@ def test_profiles_are_listed_with_what_this_machine_can_run(edgekit: Callable[..
 
 
 def test_tables_of_a_profile_are_inherited_key_by_key(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('inherits = "raspberry-pi-5"\n[machine]\nboard = "Raspberry Pi 500"\n')
+    (tmp_path / "mine.toml").write_text(
+        'inherits = "raspberry-pi-5"\n[machine]\nboard = "Raspberry Pi 500"\n', encoding="utf-8"
+    )
     machine = load_profile(tmp_path / "mine.toml").machine
     assert (machine.board, machine.architectures) == ("Raspberry Pi 500", ("aarch64",))
 

@@ -48,7 +48,7 @@ DEPTH = Modality("depth", Kind.DEPTH, dtype="float32", unit="m")
 
 def profile_of(name: str, folder: Path, more: str = "") -> Profile:
     path = folder / f"small-{name}.toml"
-    path.write_text(f'inherits = "{name}"\n{SMALL}{more}')
+    path.write_text(f'inherits = "{name}"\n{SMALL}{more}', encoding="utf-8")
     return load_profile(path)
 
 
@@ -283,7 +283,7 @@ def test_onnx_files_of_others_are_taken_too(
         tmp_path / "own.onnx",
     )
     signature = '[input]\nmean = [110, 115, 100]\nstd = [50, 50, 50]\n[labels]\ntaxonomy = "dronescapes"\n'
-    (tmp_path / "own.toml").write_text(signature)
+    (tmp_path / "own.toml").write_text(signature, encoding="utf-8")
     exporter = find_model(str(tmp_path / "own.onnx"), rtx_profile, None, None)
     for engine in ("tensorrt-rtx", "tensorrt"):
         form = tensorrt_form(exporter, engine, "fp16", material_of([]))
@@ -415,7 +415,7 @@ def test_a_bundle_for_jetson_carries_the_graph_and_no_engine(
     edgekit: Callable[..., Any], student_folder: Path, data: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "jetson.toml"
-    own.write_text(f'inherits = "jetson-orin-nano"\n{SMALL}precisions = ["int8", "fp32"]\n')
+    own.write_text(f'inherits = "jetson-orin-nano"\n{SMALL}precisions = ["int8", "fp32"]\n', encoding="utf-8")
     answer = edgekit("build", "-p", own, "--student", student_folder, "--data", data, "-o", tmp_path / "out")
     assert answer.status == 0, answer.err
     assert "edgekit-run prepare" in " ".join(answer.err.split())
