@@ -25,13 +25,14 @@ from edgekit_student.weighting import LearnedWeights
 
 
 class PHGMAE(nn.Module):
-    """The autoencoder with its description; `target` is the labels modality that students learn."""
+    """The autoencoder with its description."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.config = config
         try:
-            self.target: Modality = next(m for m in config.outputs if m.name == config.network["target"])
+            target = config.network["target"]
+            self._target = next(m for m in config.outputs if m.name == target) if target else None
             self._masking = Masking.model_validate(config.network["masking"])
             self._names = [modality.name for modality in config.inputs]
             check_masking(self._masking, self._names)
@@ -47,6 +48,16 @@ class PHGMAE(nn.Module):
         self.stride: int = self.network.stride  # type: ignore[assignment]
         # Only while it is trained: what is saved and loaded has none.
         self.weighting: LearnedWeights | None = None
+
+    @property
+    def target(self) -> Modality:
+        """The labels that students learn. Raises UsageError where it predicts none: others may only begin with it."""
+        if self._target is None:
+            raise UsageError(
+                "This PHG-MAE predicts no labels.",
+                hint="Begin another training with its weights: `edgekit train DATA --start FOLDER`, or `distill`.",
+            )
+        return self._target
 
     def masks(
         self,

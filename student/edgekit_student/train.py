@@ -86,7 +86,7 @@ def train(
         config.provenance["start"] = borrow(model, Path(settings.start), config)
     if settings.weighting == "learned":
         model.weighting = LearnedWeights(fixed_weights(config.outputs, target, settings))
-    weights = class_weights(samples.frequencies(target), settings.class_balance)
+    weights = class_weights(samples.frequencies(target), settings.class_balance) if target else None
     # Videos may differ in size, the samples of a batch may not.
     augmentation = settings.augmentation.model_copy(update={"crop": config.input_size})
     seed, count = settings.optimisation.seed, settings.optimisation.batch
@@ -97,7 +97,9 @@ def train(
         rng = np.random.default_rng((seed, step))
         picks = [split.kept[i] for i in batch_indices(len(split.kept), step, count, seed)]
         views = [augment(samples[i], samples.modalities, augmentation, rng) for i in picks]
-        return collate(pasted(views, lambda view: view[target][..., 0], augmentation.paste, rng))
+        if target:
+            views = pasted(views, lambda view: view[target][..., 0], augmentation.paste, rng)
+        return collate(views)
 
     def loss(module: nn.Module, sample: Batch, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -141,7 +143,7 @@ def train(
 
 
 def reconstruction_loss(
-    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings, class_weights: Tensor
+    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings, class_weights: Tensor | None
 ) -> Tensor:
     """Weighted sum over output modalities: labels at half the frame's resolution, the others at the network's.
 
@@ -149,6 +151,7 @@ def reconstruction_loss(
     loses nothing at 1/2, and the loss at full resolution took as long as the network itself. `class_weights` are
     those of the target. A modality that a sample lacks costs nothing there.
     """
+    learnt = model.config.network["target"]
     losses: dict[str, Tensor] = {}
     counted: dict[str, Tensor] = {}
     for modality in model.config.outputs:
@@ -158,9 +161,9 @@ def reconstruction_loss(
         size = loss_size(target.values, model.stride) if modality.kind is Kind.LABELS else _size(output)
         target = averaged(target, size)
         certainty = None
-        if settings.certainty and modality.name == model.target.name:
+        if settings.certainty and modality.name == learnt:
             certainty = F.adaptive_avg_pool2d(pixel_certainty(sample[settings.certainty]), size)
-        balance = class_weights if modality.name == model.target.name else None
+        balance = class_weights if modality.name == learnt else None
         counted[modality.name] = target.valid.any()
         losses[modality.name] = modality_loss(
             modality,
@@ -173,7 +176,7 @@ def reconstruction_loss(
         )
     if model.weighting is not None:
         return model.weighting(losses, counted)  # type: ignore[no-any-return]
-    weights = fixed_weights(model.config.outputs, model.target.name, settings)
+    weights = fixed_weights(model.config.outputs, learnt, settings)
     total = torch.zeros((), device=next(iter(predictions.values())).device)
     for name, value in losses.items():
         total = total + weights[name] * value
@@ -188,7 +191,8 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
     """Names of inputs and outputs and of the target, filled in where the settings are silent.
 
     By default every automatic modality but the target is an input (a target that is seen is only copied), and
-    inputs and target are outputs.
+    inputs and target are outputs. Where there are no labels and `outputs` says what else to predict, the target is
+    empty: such an autoencoder is what other trainings begin with.
     """
     automatic = automatic_modalities(data, split="train")
     if not automatic:
@@ -196,10 +200,10 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
             "The split 'train' of the data set has no modality to learn from.",
             hint="Run `edgekit extract` or `edgekit import` first; `edgekit status DATA` shows what is there.",
         )
-    target = settings.target or _default_target(automatic)
+    target = settings.target or _default_target(automatic, settings)
     inputs = list(settings.inputs) or [name for name in automatic if name != target]
     outputs = list(settings.outputs) or [*inputs, target]
-    if target not in outputs:
+    if target and target not in outputs:
         outputs.append(target)
     certainty = [settings.certainty] if settings.certainty else []
     declared = declarations(data, [*inputs, *outputs, *certainty], split="train")
@@ -208,21 +212,24 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
             f"The certainty {settings.certainty!r} does not have one value a pixel.",
             hint="Name what the expert vote_agreement makes, or a mask.",
         )
-    if declared[target].kind is not Kind.LABELS:
+    if target and declared[target].kind is not Kind.LABELS:
         raise UsageError(f"The target {target!r} is of kind {declared[target].kind.value}, not labels.")
     return inputs, outputs, target
 
 
-def _default_target(automatic: dict[str, Modality]) -> str:
+def _default_target(automatic: dict[str, Modality], settings: TrainSettings) -> str:
     labels = [name for name, modality in automatic.items() if modality.kind is Kind.LABELS]
     if "vote" in labels:
         return "vote"
     if len(labels) == 1:
         return labels[0]
+    if not labels and settings.outputs and not settings.certainty and not settings.augmentation.paste:
+        return ""
     if not labels:
         raise UsageError(
             "The data set has no labels that a student could learn.",
-            hint="Extract with a semantic expert (docs/experts.md shows how), or import what networks have said.",
+            hint="Extract with a semantic expert, or import what networks have said. To train on pictures alone, for"
+            " `--start`, name the `outputs` in train.toml, and neither `certainty` nor `paste`.",
         )
     raise UsageError(
         f"Which labels should be learnt? The data set has {', '.join(labels)}.",

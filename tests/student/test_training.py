@@ -14,8 +14,9 @@ import torch
 
 from edgekit.cli import main
 from edgekit.commands.scores import score_model
-from edgekit_experts.dataset import Dataset
+from edgekit_experts.dataset import Dataset, VideoInfo
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
+from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, read_config, read_weights
 from edgekit_student.distill import distill
 from edgekit_student.fit import STATE, Progress, fit
@@ -383,3 +384,36 @@ def test_a_student_begins_as_the_part_of_its_teacher_that_sees_rgb_alone(scene: 
         expected = teacher(sample, alone)[teacher.target.name]
         found = student.eval()(sample["rgb"].permute(0, 3, 1, 2).float())[0]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_autoencoder_of_pictures_alone_is_what_others_begin_with(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, clips = Dataset.open(scene), tmp_path / "clips"
+    unlabelled = Dataset.create(clips)
+    for video in map(data.video, data.videos):
+        frames = video.read_many("rgb", 0, video.frames)
+        copy = unlabelled.add_video(video.name, VideoInfo(video.frames, (64, 96), 10.0, "train", {"uri": video.name}))
+        copy.declare(Modality("rgb", Kind.IMAGE, channels=3), expert="made by hand")
+        copy.write("rgb", 0, frames)
+    (tmp_path / "train.toml").write_text(
+        '[train]\nnetwork = "edge-150k"\ninputs = ["rgb"]\noutputs = ["rgb"]\n[train.masking]\nhide = 0.0\n'
+        'patches = 0.5\npatch_size = 16\n[train.augmentation]\ncrop = "96x64"\n[train.optimisation]\nsteps = 3\n'
+        "batch = 2\n[distill]\nnetwork = 'edge-150k'\n[distill.optimisation]\nsteps = 1\nlearning_rate = 1e-12\n",
+        encoding="utf-8",
+    )
+    run, config = str(tmp_path / "mae"), str(tmp_path / "train.toml")
+    assert main(["train", str(clips), "-o", run, "-c", config]) == 0
+    assert f"edgekit distill TEACHER DATA --start {run}" in capsys.readouterr().err
+    student = str(tmp_path / "student")
+    assert main(["distill", "expert:vote", str(scene), "-o", student, "-c", config, "--start", run]) == 0
+    assert read_config(Path(student)).provenance["start"].startswith("mae@")
+    stem = "network.stem.0.conv.weight"
+    torch.testing.assert_close(read_weights(Path(student))[stem], read_weights(Path(run))[stem])
+    capsys.readouterr()
+    for command in (["eval", run, str(scene), "--split", "val"], ["distill", run, str(scene), "-o", f"{student}2"]):
+        assert main(command) == 2
+        assert "This PHG-MAE predicts no labels." in capsys.readouterr().err
+    # Without `outputs` it is a slip, not a wish.
+    assert main(["train", str(clips), "-o", f"{run}2", "--steps", "1"]) == 2
+    assert "no labels that a student could learn" in capsys.readouterr().err

@@ -92,16 +92,18 @@ def train(
         "run": str(output),
         "network": settings.network,
         "inputs": [modality.name for modality in model.config.inputs],
-        "target": model.target.name,
+        "target": model.config.network["target"] or None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "frames": model.config.provenance["frames"],
     }
     if json:
         emit(document)
     else:
+        learnt = document["target"] or ", ".join(modality.name for modality in model.config.outputs)
+        follows = f"{output} {data}" if document["target"] else f"TEACHER DATA --start {output}"
         console.print(
-            f"PHG-MAE in {output}: {', '.join(document['inputs'])} -> {document['target']}.\n"
-            f"Next: edgekit distill {output} {data} -o STUDENT_DIR"
+            f"PHG-MAE in {output}: {', '.join(document['inputs'])} -> {learnt}.\n"
+            f"Next: edgekit distill {follows} -o STUDENT_DIR"
         )
 
 
