@@ -14,15 +14,17 @@ import torch
 from tiny import tiny_dpt, tiny_segformer
 
 from edgekit.candidates import make_candidate, make_form, opened
+from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.material import Material
 from edgekit.network_input import network_rgb
 from edgekit.offshelf import MODELS, of_checkpoint
 from edgekit.profiles import Profile
-from edgekit.targets import Target
+from edgekit.targets import Precision, Target, unsupported
 from edgekit_experts.taxonomies import CITYSCAPES
 from edgekit_runtime import load
 from edgekit_runtime.errors import BuildError, ExpertError, UsageError
+from edgekit_student.student import load_student
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -149,3 +151,33 @@ def test_options_that_contradict_each_other(edgekit: Callable[..., Any], tmp_pat
     assert (alone.status, "--size is of --model" in alone.err) == (2, True)
     odd = edgekit("build", "-p", "laptop-cpu", "--model", "dpt-large", "--size", "large")
     assert (odd.status, "'large' is not a size" in odd.err) == (2, True)
+
+
+def test_half_precision_keeps_what_it_would_ruin_in_full(dpt: Path, segformer: Path, profile: Profile) -> None:
+    exporter = Exporter(of_checkpoint(str(dpt), FRAME), profile)
+    nothing = Material((), (), "nothing", {})
+    precisions: tuple[Precision, ...] = ("bf16", "bf16-mixed")
+    candidates = [
+        make_candidate(make_form(exporter, "openvino", each, nothing), Target("openvino"), each, profile)
+        for each in precisions
+    ]
+    if reason := unsupported(Target("openvino"), "bf16"):
+        pytest.skip(reason)
+    images = [cv2.resize(np.roll(_frame(), 40 * n, axis=1), exporter.input_size[::-1]) for n in range(4)]
+    expected = [exporter.reference(image)["depth"] for image in images]
+    error = {}
+    with opened(exporter, candidates) as (engines, refused):
+        assert not refused
+        for key, engine in engines.items():
+            found = [engine.infer(image[None])["depth"][0].copy() for image in images]
+            error[key] = np.mean([np.abs(a - b).mean() for a, b in zip(found, expected, strict=True)])
+    assert error["openvino bf16-mixed"] < 0.8 * error["openvino bf16"]
+    # It is the arithmetic that differs, not the weights.
+    plain, mixed = (set(each.files.values()) for each in candidates)
+    assert len(plain & mixed) == 1
+
+
+def test_convolutions_alone_gain_nothing_from_mixed_half_precision(student_folder: Path, profile: Profile) -> None:
+    exporter = Exporter(of_student(load_student(student_folder)), profile)
+    with pytest.raises(BuildError, match="networks with matrix products"):
+        make_form(exporter, "openvino", "bf16-mixed", Material((), (), "nothing", {}))

@@ -27,7 +27,7 @@ def test_every_shipped_profile_is_valid_and_documented(name: str) -> None:
 def test_a_profile_states_only_what_differs_from_the_one_it_inherits() -> None:
     laptop, generic = load_profile("laptop-cpu"), load_profile("generic-cpu")
     assert laptop.input_size == generic.input_size == (544, 960)
-    assert laptop.precisions == ("int8", "mixed", "int8-weights", "bf16", "fp32")
+    assert laptop.precisions == ("int8", "mixed", "int8-weights", "bf16", "bf16-mixed", "fp32")
     assert (laptop.target, generic.target) == (Target("openvino"), Target("onnxruntime"))
     assert laptop.allowed_drop_points == 0.5
     assert laptop.target_fps == 30

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from edgekit.allowance import Allowance, Run, running_onnx, running_openvino
 from edgekit.bundle import file_entries, temporary_files, write_folder
 from edgekit.exportable import Exportable
+from edgekit.half import keep_float32
 from edgekit.judging import LABELS, Arrays, Fidelity
 from edgekit.material import Material
 from edgekit.profiles import Profile
@@ -164,6 +165,8 @@ def _openvino_form(
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=precision != "fp32")
         files = {f"{stem}{part}": path.with_suffix(part).read_bytes() for part in (".xml", ".bin")}
+    if precision == "bf16-mixed":
+        files[f"{stem}.xml"] = keep_float32(files[f"{stem}.xml"])
     return Form(f"{stem}.xml", files, way=way)
 
 

@@ -11,7 +11,7 @@ from edgekit_runtime.errors import EngineError
 from edgekit_runtime.telemetry import switch_off
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt-rtx", "tensorrt"]
-Precision = Literal["int8", "mixed", "int8-weights", "fp16", "bf16", "fp32"]
+Precision = Literal["int8", "mixed", "int8-weights", "fp16", "bf16", "bf16-mixed", "fp32"]
 Hint = Literal["latency", "throughput"]
 
 CPU, GPU = "CPU", "GPU"
@@ -43,8 +43,9 @@ class Target:
 
 
 PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
-    # mixed: INT8 but for the layers that it ruins; int8-weights: weights in INT8, arithmetic in half precision.
-    Target("openvino"): ("int8", "mixed", "int8-weights", "bf16", "fp32"),
+    # mixed: INT8 but for the layers that it ruins; int8-weights: weights in INT8, arithmetic in half precision;
+    # bf16-mixed: matrix products and large convolutions in bfloat16, the rest in float32.
+    Target("openvino"): ("int8", "mixed", "int8-weights", "bf16", "bf16-mixed", "fp32"),
     Target("openvino", "GPU"): ("int8", "mixed", "int8-weights", "fp16", "fp32"),
     Target("openvino", "NPU"): ("int8", "mixed", "fp16"),
     Target("onnxruntime"): ("int8", "fp32"),
@@ -105,7 +106,7 @@ def unbuildable(target: Target) -> str:
 
 def unsupported(target: Target, precision: Precision) -> str:
     """Why this machine would not really run that precision; empty when it does."""
-    if target == Target("openvino") and precision == "bf16":
+    if target == Target("openvino") and precision in ("bf16", "bf16-mixed"):
         switch_off()
         import openvino
 
