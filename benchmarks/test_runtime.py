@@ -22,7 +22,7 @@ import pytest
 
 import edgekit
 from edgekit_runtime import Frame, Loop, Model, Sink, Source, SourceState, load, open_source
-from edgekit_runtime.sinks.null import NullSink
+from edgekit_runtime.sinks.base import NullSink
 from edgekit_runtime.sources.pattern import Pattern
 
 BUNDLE = Path(edgekit.__file__).parent / "default" / "default.edgekit"

@@ -21,13 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from edgekit_runtime import systemd
+from edgekit_runtime import process
+from edgekit_runtime.beside import depth_modality
 from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
 from edgekit_runtime.events import announce
 from edgekit_runtime.files import whole
 from edgekit_runtime.hot_swap import hot_swap
-from edgekit_runtime.inset import depth_modality
 from edgekit_runtime.loop import Loop
 from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
@@ -131,7 +131,7 @@ def run(
         def alive() -> bool:
             return view.paused or time.monotonic() - loop.turned < _ALIVE_S
 
-        with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), systemd.watched(alive):
+        with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), process.watched(alive):
             last = loop.run()
     if stats_file:
         _write_stats(stats_file, last)

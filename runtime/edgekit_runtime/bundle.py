@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from edgekit_runtime.digest import digest_bytes, digest_stream
 from edgekit_runtime.errors import BundleError
+from edgekit_runtime.files import digest_bytes, digest_stream
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 from edgekit_runtime.signature import MAX_SIGNATURE_BYTES, SIGNATURE, Signature, check_signature
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, NoReturn  # noqa: E402
 
-from edgekit_runtime._version import __version__  # noqa: E402
+from edgekit_runtime import __version__  # noqa: E402
 from edgekit_runtime.errors import EdgekitError, UsageError  # noqa: E402
 from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr  # noqa: E402
-from edgekit_runtime.leave import leave  # noqa: E402
+from edgekit_runtime.process import leave  # noqa: E402
 
 if TYPE_CHECKING:
     from edgekit_runtime.app import Ready

@@ -1,16 +1,19 @@
-"""Files that appear whole or not at all, and texts that people write."""
+"""Files that appear whole or not at all, texts that people write, and digests of what a bundle holds."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgekit_runtime.errors import EdgekitError, SinkError
+from edgekit_runtime.manifest import FileEntry
 
 PARTIAL = ".partial"
+BLOCK = 1 << 20
 
 
 @contextmanager
@@ -82,3 +85,23 @@ def read_text(path: Path, what: str, error_class: type[EdgekitError], hint: str 
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     raise error_class(f"{what} {path} cannot be read: {reason}.", hint=hint)
+
+
+def digest_bytes(data: bytes) -> FileEntry:
+    """Size and SHA-256 of `data`."""
+    return FileEntry(len(data), hashlib.sha256(data).hexdigest())
+
+
+def digest_stream(read: Callable[[int], bytes], limit: int | None = None) -> FileEntry:
+    """Size and SHA-256 of what `read(n)` returns until it is empty, in constant memory.
+
+    With `limit`, reading stops as soon as more than that many bytes have come: the size then says so
+    (it is greater than `limit`), and no hostile stream is read to its end.
+    """
+    sha256, size = hashlib.sha256(), 0
+    while block := read(BLOCK):
+        size += len(block)
+        sha256.update(block)
+        if limit is not None and size > limit:
+            break
+    return FileEntry(size, sha256.hexdigest())

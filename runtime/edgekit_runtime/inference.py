@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from edgekit_runtime.errors import EdgekitError, EngineError
 from edgekit_runtime.events import announce
-from edgekit_runtime.flight import Flight
-from edgekit_runtime.model import Model, Result
+from edgekit_runtime.model import Flight, Model, Result
 from edgekit_runtime.sources.base import Frame, SourceState
 
 # Without an answer for so long an engine is said to be stalled, and then given up; a slow one gets more time.

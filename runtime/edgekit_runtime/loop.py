@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from edgekit_runtime.companion import Companion
+from edgekit_runtime.beside import Companion
 from edgekit_runtime.events import announce
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.inference import Inference

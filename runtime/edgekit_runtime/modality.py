@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
-
-from edgekit_runtime.names import TextEnum
 
 RGB = tuple[int, int, int]
 
 
-class Kind(TextEnum):
+class Kind(str, Enum):
     """The kinds of modality; each has one loss, one metric and one way to be drawn."""
+
+    __str__ = str.__str__  # as `enum.StrEnum`, which Python has from 3.11 on
 
     IMAGE = "image"  # uint8, 0..255
     LABELS = "labels"  # uint8 class ids of a taxonomy, the ignore id where unknown

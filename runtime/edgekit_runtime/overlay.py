@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgekit_runtime.beside import Depth, Insets, depth_modality, depth_of
 from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
-from edgekit_runtime.inset import Depth, Insets, depth_modality, depth_of
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.model import Result

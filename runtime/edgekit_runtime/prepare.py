@@ -18,9 +18,9 @@ from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
 
 if TYPE_CHECKING:
+    from edgekit_runtime.engines.tensorrt import Library
     from edgekit_runtime.engines.tensorrt.builder import Plan
     from edgekit_runtime.engines.tensorrt.cuda import Gpu
-    from edgekit_runtime.engines.tensorrt.library import Library
 
 PREPARED = ("tensorrt", "tensorrt-rtx")
 _TICK_S = 0.5
@@ -68,9 +68,9 @@ def prepare(path: str | Path, *, key: Path | None = None, watch: Watch = lambda 
 
 def prepare_variant(bundle: Bundle, variant: Variant, gpu: Gpu, watch: Watch = lambda phase, seconds: None) -> Prepared:
     """Builds the engine of one variant for a GPU, unless one that fits is there. Raises EngineError."""
+    from edgekit_runtime.engines.tensorrt import load_library
     from edgekit_runtime.engines.tensorrt import prepared as kept
     from edgekit_runtime.engines.tensorrt.engine import shipped_misfit
-    from edgekit_runtime.engines.tensorrt.library import load_library
 
     library = load_library(variant.engine)
     if "engine" in variant.config and not shipped_misfit(variant, library, gpu):
@@ -93,8 +93,8 @@ def prepare_variant(bundle: Bundle, variant: Variant, gpu: Gpu, watch: Watch = l
 
 def _build(bundle: Bundle, variant: Variant, library: Library, gpu: Gpu, timings: bytes, watch: Watch) -> Plan:
     """In a thread of its own, so that Ctrl-C is heard in native code that takes minutes."""
+    from edgekit_runtime.engines.tensorrt import RTX
     from edgekit_runtime.engines.tensorrt.builder import build_plan
-    from edgekit_runtime.engines.tensorrt.library import RTX
 
     onnx = bundle.read(variant.model)
     stop = threading.Event()

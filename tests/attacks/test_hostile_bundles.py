@@ -19,7 +19,7 @@ import pytest
 from bundles import OPENVINO, make_bundle, manifest_for, openvino_files, write_folder, write_zip
 
 from edgekit_runtime import BundleError, load, open_bundle
-from edgekit_runtime.digest import digest_bytes
+from edgekit_runtime.files import digest_bytes
 from edgekit_runtime.manifest import MANIFEST
 
 FILES = openvino_files(64, 96)

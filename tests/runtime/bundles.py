@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekit_runtime.digest import digest_bytes
+from edgekit_runtime.files import digest_bytes
 from edgekit_runtime.manifest import MANIFEST, Manifest, TensorSpec, Variant
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 

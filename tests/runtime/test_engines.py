@@ -11,7 +11,7 @@ import pytest
 from bundles import ONNXRUNTIME, OPENVINO, expected_labels, make_bundle, manifest_for, openvino_files, write_folder
 
 from edgekit_runtime import EngineError, Frame, UsageError, load
-from edgekit_runtime.flight import Flight
+from edgekit_runtime.model import Flight
 from edgekit_runtime.sources.pattern import Pattern
 
 IMAGE = Pattern(96, 64).draw(5)

@@ -24,11 +24,10 @@ from edgekit_runtime import EngineError, load
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.cli import main
 from edgekit_runtime.engines import installed
-from edgekit_runtime.engines.tensorrt import cuda
+from edgekit_runtime.engines.tensorrt import RTX, Library, cuda, load_library
 from edgekit_runtime.engines.tensorrt.builder import build_plan
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu
 from edgekit_runtime.engines.tensorrt.engine import TensorRtEngine, find_plan, open_variant
-from edgekit_runtime.engines.tensorrt.library import RTX, Library, load_library
 from edgekit_runtime.manifest import Variant
 from edgekit_runtime.prepare import prepare, prepare_variant
 from edgekit_runtime.sources.pattern import Pattern
@@ -297,7 +296,7 @@ def test_timings_are_kept_for_the_next_build_and_those_of_another_gpu_are_droppe
 ):
     bundle, classic = open_bundle(rtx_bundle), _Classic()
     library = Library("tensorrt", classic, None)
-    monkeypatch.setattr("edgekit_runtime.engines.tensorrt.library.load_library", lambda engine: library)
+    monkeypatch.setattr("edgekit_runtime.engines.tensorrt.load_library", lambda engine: library)
     orin = Gpu("Orin", (8, 7))
     variant = dataclasses.replace(VARIANT, engine="tensorrt")
     assert Path(prepare_variant(bundle, variant, orin).path).read_bytes() == b"an engine"

@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.digest import digest_bytes
 from edgekit_runtime.errors import BuildError
-from edgekit_runtime.files import flush, whole
+from edgekit_runtime.files import digest_bytes, flush, whole
 from edgekit_runtime.manifest import MANIFEST, FileEntry, Manifest
 from edgekit_runtime.signature import SIGNATURE
 

@@ -134,8 +134,8 @@ def _onnxruntime() -> Iterator[Check]:
 def _nvidia() -> Iterator[Check]:
     """Nothing where there is neither such a GPU nor its libraries."""
     from edgekit_runtime.engines import installed
+    from edgekit_runtime.engines.tensorrt import CLASSIC, RTX, load_library
     from edgekit_runtime.engines.tensorrt.cuda import find_gpu
-    from edgekit_runtime.engines.tensorrt.library import CLASSIC, RTX, load_library
 
     gpu = True
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import edgekit_runtime
-from edgekit_runtime.flight import Flight
+from edgekit_runtime.model import Flight
 
 
 def probe(path: str, frames: int) -> dict[str, Any]:

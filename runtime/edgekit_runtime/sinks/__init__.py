@@ -21,7 +21,7 @@ _SINKS = {
     "png": "edgekit_runtime.sinks.pictures",
     "json": "edgekit_runtime.sinks.lines",
     "rtsp": "edgekit_runtime.sinks.rtsp",
-    "null": "edgekit_runtime.sinks.null",
+    "null": "edgekit_runtime.sinks.base",
 }
 _USAGE = "Sinks: window, web[:PORT], file:OUT.mp4, stdout[:rgb24], png:DIR, json:PATH, rtsp://HOST/PATH, null."
 

@@ -1,8 +1,9 @@
-"""What a sink is: something that takes pictures and results."""
+"""What a sink is: something that takes pictures and results; and what several of them need."""
 
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -57,3 +58,42 @@ class Sink(ABC):
     def close(self) -> None:
         """Finishes what was begun. Raises SinkError when what was written is not whole."""
         return
+
+
+# A viewer that falls behind by more than this begins anew instead of racing after.
+_LATE_S = 0.5
+
+
+class Pace:
+    """When the picture after this one is due: files are shown at their own speed, live pictures at once."""
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._clock: tuple[float, float] | None = None
+
+    def wait_s(self, timestamp_s: float) -> float:
+        """How long to wait with a picture of this time; 0 for live sources."""
+        if self._live:
+            return 0.0
+        now = time.monotonic()
+        if self._clock is None:
+            self._clock = (now, timestamp_s)
+        due = self._clock[0] + timestamp_s - self._clock[1]
+        if now > due + _LATE_S:
+            self._clock = None
+        return max(due - now, 0.0)
+
+    def restart(self) -> None:
+        """After a pause."""
+        self._clock = None
+
+
+class NullSink(Sink):
+    """Takes everything and keeps nothing: for measuring."""
+
+    def write(self, picture: Picture, result: Result) -> None:
+        return None
+
+
+def open_named(argument: str, context: SinkContext) -> Sink:
+    return NullSink()

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit_runtime.beside import depth_modality
 from edgekit_runtime.errors import SinkError, UsageError
-from edgekit_runtime.inset import depth_modality
 from edgekit_runtime.model import Beside, Result
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
 

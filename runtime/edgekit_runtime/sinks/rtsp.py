@@ -22,8 +22,7 @@ from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
-from edgekit_runtime.sinks.pace import Pace
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.uri import redact
 

@@ -23,10 +23,8 @@ from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
-from edgekit_runtime.sinks.pace import Pace
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
 from edgekit_runtime.sinks.pictures import save_png
-from edgekit_runtime.sinks.qr import qr_code
 from edgekit_runtime.sinks.recording import RecordingSink
 from edgekit_runtime.sinks.tls import Certificate, own_certificate
 from edgekit_runtime.sources.base import SourceState
@@ -293,3 +291,18 @@ def parse(argument: str) -> WebAddress:
         raise UsageError(f"web:{argument}: tls is 0 or 1; cert and key are two files, and come together.")
     certificate = Certificate(Path(chain).expanduser(), Path(key).expanduser()) if chain and key else None
     return WebAddress(host, port, None if tls is None else tls == "1", certificate)
+
+
+_MARGIN = 2  # on top of the two modules that OpenCV leaves around it
+_BLOCKS = {(0, 0): " ", (1, 0): "▀", (0, 1): "▄", (1, 1): "█"}
+
+
+def qr_code(text: str) -> str:
+    """An address for a phone, where nobody types a token: lines of half blocks, black on white whatever the
+    terminal's colours are.
+    """
+    light = cv2.QRCodeEncoder.create().encode(text) > 0
+    light = np.pad(light, ((_MARGIN, _MARGIN + light.shape[0] % 2), (_MARGIN, _MARGIN)), constant_values=True)
+    rows = zip(light[::2], light[1::2], strict=True)
+    lines = ("".join(_BLOCKS[int(a), int(b)] for a, b in zip(upper, lower, strict=True)) for upper, lower in rows)
+    return "\n".join(f"\x1b[97;40m{line}\x1b[0m" for line in lines)

@@ -18,7 +18,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from edgekit_runtime._version import __version__
+from edgekit_runtime import __version__
 from edgekit_runtime.sinks.tls import reachable_address
 from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, take_picture, take_pictures
 from edgekit_runtime.sinks.websocket import VERSION, WebSocket, accept_key

@@ -16,8 +16,7 @@ import numpy as np
 from edgekit_runtime.errors import SinkError
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
-from edgekit_runtime.sinks.pace import Pace
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
 from edgekit_runtime.sinks.pictures import save_png
 from edgekit_runtime.sources.base import SourceState
 

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from types import TracebackType
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy.typing as npt
 
 from edgekit_runtime.errors import EdgekitError, SourceError
 from edgekit_runtime.handoff import Handoff
-from edgekit_runtime.names import TextEnum
 
 
-class SourceState(TextEnum):
+class SourceState(str, Enum):
     """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames."""
+
+    __str__ = str.__str__
 
     RUNNING = "running"
     STALLED = "stalled"

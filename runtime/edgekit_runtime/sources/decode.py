@@ -29,10 +29,10 @@ from edgekit_runtime.sources.protocol import (
     Decoded,
     Header,
     Job,
+    map_in_child,
     receive,
     send,
 )
-from edgekit_runtime.sources.ring import map_in_child
 
 Image = npt.NDArray[np.uint8]
 # What a server says may lead to other servers, never to a file. TCP, as lost packets are lost pictures.

@@ -25,10 +25,10 @@ from edgekit_runtime.sources.protocol import (
     Decoded,
     Header,
     Job,
+    SharedMemory,
     receive,
     send,
 )
-from edgekit_runtime.sources.ring import SharedMemory
 
 _OPEN_TIMEOUT_S = 20.0
 _PACKAGES = str(Path(__file__).resolve().parents[2])

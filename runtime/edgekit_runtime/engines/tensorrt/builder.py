@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgekit_runtime.engines.tensorrt.library import RTX, Library
+from edgekit_runtime.engines.tensorrt import RTX, Library
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import TensorSpec
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from edgekit_runtime.bundle import Bundle
 from edgekit_runtime.engines.base import Array, Image, Pending
+from edgekit_runtime.engines.tensorrt import RTX, Library, load_library
 from edgekit_runtime.engines.tensorrt.builder import DTYPES, check_ports
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu, find_gpu
-from edgekit_runtime.engines.tensorrt.library import RTX, Library, load_library
 from edgekit_runtime.engines.tensorrt.prepared import Key, read_blob, read_prepared, write_blob
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant

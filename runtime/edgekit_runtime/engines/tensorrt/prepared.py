@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.digest import digest_bytes
+from edgekit_runtime.engines.tensorrt import Library
 from edgekit_runtime.engines.tensorrt.cuda import Gpu
-from edgekit_runtime.engines.tensorrt.library import Library
 from edgekit_runtime.errors import EngineError
-from edgekit_runtime.files import cache_directory, flush, whole
+from edgekit_runtime.files import cache_directory, digest_bytes, flush, whole
 from edgekit_runtime.manifest import Variant
 
 _RECORD_BYTES = 1 << 16

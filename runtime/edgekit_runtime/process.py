@@ -1,15 +1,17 @@
-"""What systemd is told when it started this program: that it is ready, and now and then that it is alive.
+"""This process as others see it: what systemd is told of it, and how it ends.
 
-The protocol of sd_notify(3): texts to the socket that `NOTIFY_SOCKET` names. Elsewhere nothing is sent.
+That it is ready, and now and then that it is alive: by sd_notify(3), texts to the socket that `NOTIFY_SOCKET` names.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 
 def notify(text: str) -> None:
@@ -42,3 +44,21 @@ def watched(alive: Callable[[], bool]) -> Iterator[None]:
     finally:
         notify("STOPPING=1")
         stop.set()
+
+
+# Threads that may be in native code for long; of others none outlives a run.
+_NAMES = ("bundles", "inference", "opening", "source ")
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with that status, also while an engine or a driver works in a thread that nobody could wait for.
+
+    A native call that returns while Python is being taken down has its thread ended within frames of C++, which aborts
+    the process: where such a thread is alive, nothing is taken down.
+    """
+    if any(thread.name.startswith(_NAMES) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

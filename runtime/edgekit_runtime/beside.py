@@ -1,8 +1,10 @@
-"""What bundles beside the first one say, as small pictures in a corner: each of the frame that it speaks of."""
+"""Bundles beside the first one: each runs at its own pace, and is shown as a small picture in a corner."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +14,58 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
+from edgekit_runtime.events import announce
+from edgekit_runtime.handoff import Handoff
+from edgekit_runtime.inference import Inference
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_runtime.model import Beside, Result
+from edgekit_runtime.model import Beside, Model, Result
+from edgekit_runtime.sources.base import Frame
+
+_POLL_S = 0.1
+
+
+class Companion:
+    """Keeps the newest result of `model` in `latest`; None before the first, and when its last engine has failed."""
+
+    def __init__(self, model: Model, engine: str | None = None) -> None:
+        self.latest: Beside | None = None
+        self._frames: Handoff[Frame] = Handoff(1)
+        self._times: deque[float] = deque(maxlen=16)
+        self.inference = Inference(
+            model,
+            take=lambda: self._frames.get(_POLL_S),
+            ended=lambda: self._frames.exhausted,
+            give=self._note,
+            on_end=self._end,
+            engine=engine,
+        )
+
+    def offer(self, frame: Frame) -> None:
+        """Never waits."""
+        self._frames.offer(frame)
+
+    def start(self) -> None:
+        self.inference.start()
+
+    def stop(self, patience_s: float) -> None:
+        self._frames.discard()
+        self.inference.stop(patience_s)
+
+    def _note(self, result: Result) -> None:
+        self._times.append(time.monotonic())
+        span = self._times[-1] - self._times[0]
+        fps = (len(self._times) - 1) / span if span > 0 else 0.0
+        self.latest = Beside(self.inference.model.manifest, result, fps)
+
+    def _end(self) -> None:
+        self.latest = None
+        self._frames.discard()
+        failure = self.inference.failure
+        if failure is not None:
+            name = self.inference.model.manifest.name
+            announce("bundle_lost", f"{name} is left out from here on: {failure}", level=logging.ERROR, bundle=name)
+
 
 Picture = npt.NDArray[np.uint8]
 Depth = npt.NDArray[Any]
@@ -32,7 +83,7 @@ class _Inset:
 
 
 class Insets:
-    """Draws each once, and copies it until there is a newer one."""
+    """What they say, each of the frame that it speaks of: drawn once, and copied until there is a newer one."""
 
     def __init__(self) -> None:
         self._drawn: dict[int, _Inset] = {}
