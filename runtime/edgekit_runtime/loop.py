@@ -178,8 +178,11 @@ class Loop:
         share = self._backlog.look(self._meter.frames, self._dropped) if self._source.live else None
         if share is not None:
             self._announce_backlog(share)
+        stats = self.stats()
+        for sink in self._sinks:
+            sink.report(stats)
         if self._on_stats:
-            self._on_stats(self.stats())
+            self._on_stats(stats)
 
     def _announce_backlog(self, share: float) -> None:
         if self._backlog.skipping:

@@ -149,11 +149,12 @@ class Overlay:
         cv2.putText(self._buffer, text, (pad, height + pad), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
 
 
-def draw_alert(image: Picture, text: str) -> None:
-    """Darkens a picture in place and writes why it is not a live one."""
-    np.right_shift(image, 2, out=image)
+def alerted(picture: Picture, text: str) -> Picture:
+    """The picture darkened, with the reason why it is not a live one."""
+    image = np.right_shift(picture, 2)
     scale = 1.6 * _font_scale(image.shape[0])
     cv2.putText(image, text, (int(16 * scale), image.shape[0] // 2), _FONT, scale, _ALERT, 2, cv2.LINE_AA)
+    return image
 
 
 def _legend(taxonomy: Taxonomy, frame_height: int) -> _Panel:

@@ -14,6 +14,7 @@ from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import View
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.phone import PhoneCamera
+from edgekit_runtime.stats import Stats
 
 Picture = npt.NDArray[np.uint8]
 
@@ -55,6 +56,10 @@ class Sink(ABC):
         """Called about ten times a second while there is nothing new, with the source's state."""
         return
 
+    def report(self, stats: Stats) -> None:
+        """Called about once a second with the loop's figures so far."""
+        return
+
     def close(self) -> None:
         """Finishes what was begun. Raises SinkError when what was written is not whole."""
         return
@@ -62,6 +67,13 @@ class Sink(ABC):
 
 # A viewer that falls behind by more than this begins anew instead of racing after.
 _LATE_S = 0.5
+
+
+def standstill(state: SourceState, reason: str) -> str:
+    """What a picture has to say that is no live one any more; empty where the source neither stalls nor is lost."""
+    if state not in (SourceState.STALLED, SourceState.RETRYING):
+        return ""
+    return f"{state}: {reason}" if reason else str(state)
 
 
 class Pace:

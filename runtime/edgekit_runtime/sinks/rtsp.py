@@ -21,8 +21,8 @@ import numpy as np
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
+from edgekit_runtime.overlay import alerted
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.uri import redact
 
@@ -69,13 +69,10 @@ class RtspSink(Sink):
         self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
 
     def idle(self, state: SourceState, reason: str) -> None:
-        waits = state in (SourceState.STALLED, SourceState.RETRYING)
-        if self._last is None or not waits or time.monotonic() - self._alerted < _ALERT_EVERY_S:
-            return
-        self._alerted = time.monotonic()
-        shown = self._last.copy()
-        draw_alert(shown, f"{state.value}: {reason}" if reason else state.value)
-        self._queue.offer(shown)
+        alert, now = standstill(state, reason), time.monotonic()
+        if self._last is not None and alert and now - self._alerted >= _ALERT_EVERY_S:
+            self._alerted = now
+            self._queue.offer(alerted(self._last, alert))
 
     def close(self) -> None:
         self._queue.close()

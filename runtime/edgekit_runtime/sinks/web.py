@@ -12,6 +12,8 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,14 @@ import numpy as np
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
+from edgekit_runtime.overlay import alerted
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
 from edgekit_runtime.sinks.pictures import save_png
 from edgekit_runtime.sinks.recording import RecordingSink
 from edgekit_runtime.sinks.tls import Certificate, own_certificate
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.uri import parse_uri
-from edgekit_runtime.stats import Meter
+from edgekit_runtime.stats import Meter, Stats
 
 _LOG = logging.getLogger("edgekit_runtime")
 DEFAULT_PORT = 8090
@@ -71,6 +73,7 @@ class Board:
         self._jpeg, self._number = b"", 0
         self._watching = 0
         self._meter = Meter(time.monotonic())
+        self._loop = Stats()
         self._state, self._reason = SourceState.RUNNING, ""
         self._areas: list[float] = []
         self.recording: Path | None = None
@@ -85,6 +88,9 @@ class Board:
 
     def note_areas(self, areas: list[float]) -> None:
         self._areas = areas
+
+    def note_loop(self, stats: Stats) -> None:
+        self._loop = stats
 
     def become(self, state: SourceState, reason: str) -> None:
         with self._changed:
@@ -102,13 +108,17 @@ class Board:
 
     # What a page asks.
 
-    def watch(self) -> None:
+    @contextmanager
+    def watched_from(self) -> Iterator[int]:
+        """Somebody wants pictures: the number of the last that an earlier visitor had, which is old."""
         with self._changed:
             self._watching += 1
-
-    def unwatch(self) -> None:
-        with self._changed:
-            self._watching -= 1
+            number = self._number
+        try:
+            yield number
+        finally:
+            with self._changed:
+                self._watching -= 1
 
     def next_jpeg(self, after: int, timeout_s: float) -> tuple[bytes, int]:
         """The newest picture and its number; the one that is there after `timeout_s` without a newer one."""
@@ -138,6 +148,9 @@ class Board:
             "state": stats.state,
             "reason": stats.reason,
             "frames": stats.frames,
+            "dropped": self._loop.dropped,
+            "engine_failures": self._loop.engine_failures,
+            "bundle_swaps": self._loop.bundle_swaps,
             "fps": round(recent, 1),
             "age_p50_ms": round(stats.age_p50_ms, 1),
             "age_p99_ms": round(stats.age_p99_ms, 1),
@@ -195,7 +208,12 @@ class WebSink(Sink):
         for wish in self._board.wishes():
             self._grant(wish, picture)
         if self._recorder is not None:
-            self._record(picture, result)
+            recorder, self._recorder = self._recorder, None
+            with _warned():  # one that fails ends
+                recorder.write(picture, result)
+                self._recorder = recorder
+            if self._recorder is None:
+                self._board.recording = None
         if self._board.watched:
             self._picture = picture.copy()
             self._queue.offer(self._picture)
@@ -205,21 +223,19 @@ class WebSink(Sink):
 
     def idle(self, state: SourceState, reason: str) -> None:
         self._board.become(state, reason)
-        if self._picture is None or state not in (SourceState.STALLED, SourceState.RETRYING):
-            return
-        alert = f"{state.value}: {reason}" if reason else state.value
-        if alert != self._alert:
+        alert = standstill(state, reason)
+        if self._picture is not None and alert not in ("", self._alert):
             self._alert = alert
-            shown = self._picture.copy()
-            draw_alert(shown, alert)
-            self._queue.offer(shown)
+            self._queue.offer(alerted(self._picture, alert))
+
+    def report(self, stats: Stats) -> None:
+        self._board.note_loop(stats)
 
     def close(self) -> None:
         self._server.stop()
         self._queue.close()
         self._encoder.join(_DRAIN_S)
-        if self._recorder is not None:
-            self._stop_recording()
+        self._stop_recording()
 
     def _encode(self) -> None:
         while not self._queue.exhausted:
@@ -230,42 +246,36 @@ class WebSink(Sink):
                     self._board.publish(data.tobytes())
 
     def _grant(self, wish: str, picture: Picture) -> None:
-        stamp = time.strftime("edgekit-%Y%m%d-%H%M%S")
-        if wish == "snapshot":
-            try:
-                save_png(Path(f"{stamp}.png"), picture)
-                _LOG.info("saved %s.png", stamp)
-            except SinkError as error:
-                _LOG.warning("%s", error)
-        elif self._recorder is None:
-            path = Path(f"{stamp}.mp4")
-            try:
-                self._recorder = RecordingSink(path, self._context.fps)
-                self._board.recording = path
-                _LOG.info("recording %s", path)
-            except SinkError as error:
-                _LOG.warning("%s", error)
-        else:
+        path = Path(time.strftime("edgekit-%Y%m%d-%H%M%S"))
+        if wish == "record" and self._recorder is not None:
             self._stop_recording()
-
-    def _record(self, picture: Picture, result: Result) -> None:
-        """A recording from the page that fails ends; what is shown goes on."""
-        assert self._recorder is not None
-        try:
-            self._recorder.write(picture, result)
-        except SinkError as error:
-            _LOG.warning("%s", error)
-            self._recorder, self._board.recording = None, None
+            return
+        with _warned():
+            if wish == "snapshot":
+                path = path.with_suffix(".png")
+                save_png(path, picture)
+                _LOG.info("saved %s", path)
+            else:
+                path = path.with_suffix(".mp4")
+                self._recorder, self._board.recording = RecordingSink(path, self._context.fps), path
+                _LOG.info("recording %s", path)
 
     def _stop_recording(self) -> None:
         recorder, path = self._recorder, self._board.recording
         self._recorder, self._board.recording = None, None
-        assert recorder is not None
-        try:
-            recorder.close()
-            _LOG.info("saved %s", path)
-        except SinkError as error:
-            _LOG.warning("%s", error)
+        if recorder is not None:
+            with _warned():
+                recorder.close()
+                _LOG.info("saved %s", path)
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """What the page asked for and cannot be written is told; what is shown goes on."""
+    try:
+        yield
+    except SinkError as error:
+        _LOG.warning("%s", error)
 
 
 def open_named(argument: str, context: SinkContext) -> Sink:

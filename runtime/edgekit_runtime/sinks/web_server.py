@@ -9,23 +9,22 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from edgekit_runtime import __version__
 from edgekit_runtime.sinks.tls import reachable_address
+from edgekit_runtime.sinks.web import LOOPBACK, Board
 from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, take_picture, take_pictures
 from edgekit_runtime.sinks.websocket import VERSION, WebSocket, accept_key
-
-if TYPE_CHECKING:
-    from edgekit_runtime.sinks.web import Board
-    from edgekit_runtime.sources.phone import PhoneCamera
+from edgekit_runtime.sources.phone import PhoneCamera
 
 MAX_CONNECTIONS = 24
 # A client that takes or sends nothing for so long is gone.
@@ -40,6 +39,7 @@ _PLAIN = (
     b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 24\r\n\r\n"
     b"Write https, not http.\r\n"
 )
+_CAREFUL = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 _SWITCHES = {"opacity": float, "depth": bool, "paused": bool, "hidden": list}
 
 
@@ -123,25 +123,26 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = self._address()
         if not self._welcome():
             return
-        if self.server.board.token and path == "/" and self._token_matches(query.get("token", [""])[0]):
+        if self._board.token and path == "/" and self._token_matches(query.get("token", [""])[0]):
             self._enter()
             return
         if not self._allowed():
             self._say(HTTPStatus.FORBIDDEN, b"Open the address that edgekit-run printed: it carries the token.\n")
             return
+        phone = self._board.context.phone
         match path:
             case "/":
                 self._page()
             case "/stream":
                 self._stream()
             case "/state":
-                self._say(HTTPStatus.OK, json.dumps(self.server.board.figures()).encode(), "application/json")
+                self._say(HTTPStatus.OK, json.dumps(self._board.figures()).encode(), "application/json")
             case "/picture.jpg":
                 self._picture()
-            case "/camera" if self.server.board.context.phone is not None:
-                self._camera(self.server.board.context.phone)
+            case "/camera" if phone is not None:
+                self._camera(phone)
             case "/metrics":
-                self._say(HTTPStatus.OK, _metrics(self.server.board.figures()), "text/plain; version=0.0.4")
+                self._say(HTTPStatus.OK, _metrics(self._board.figures()), "text/plain; version=0.0.4")
             case _:
                 self._say(HTTPStatus.NOT_FOUND, b"There is nothing here.\n")
 
@@ -153,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed() or self.headers.get("X-Edgekit") != "1":
             self._say(HTTPStatus.FORBIDDEN, b"Not from here.\n")
             return
-        phone = self.server.board.context.phone
+        phone = self._board.context.phone
         if path == "/camera" and phone is not None:
             self._picture_from(phone)
             return
@@ -161,15 +162,19 @@ class _Handler(BaseHTTPRequestHandler):
         if body is None:
             self._say(HTTPStatus.BAD_REQUEST, b"A JSON object is expected.\n")
         elif path == "/view" and self._set_view(body):
-            self._say(HTTPStatus.NO_CONTENT, b"")
+            self._say(HTTPStatus.NO_CONTENT)
         elif path in ("/snapshot", "/record"):
-            self.server.board.wish(path.removeprefix("/"))
-            self._say(HTTPStatus.NO_CONTENT, b"")
+            self._board.wish(path.removeprefix("/"))
+            self._say(HTTPStatus.NO_CONTENT)
         else:
             self._say(HTTPStatus.BAD_REQUEST, b"Unknown switch or value.\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged: addresses carry the token."""
+
+    @property
+    def _board(self) -> Board:
+        return self.server.board
 
     def _address(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)
@@ -177,18 +182,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _welcome(self) -> bool:
         """Whether the request is meant for this server: names that are made to point here are not (DNS rebinding)."""
-        if self.server.board.token:
-            return True
-        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-        origin = self.headers.get("Origin")
-        same = origin is None or (urlsplit(origin).hostname or "") in ("127.0.0.1", "localhost", "::1")
-        if name in ("127.0.0.1", "localhost", "::1") and same:
+        host = f"//{self.headers.get('Host', '')}"
+        named = (urlsplit(address).hostname for address in (host, self.headers.get("Origin", host)))
+        if self._board.token or all(name in LOOPBACK for name in named):
             return True
         self._say(HTTPStatus.MISDIRECTED_REQUEST, b"This is not that host.\n")
         return False
 
     def _allowed(self) -> bool:
-        if not self.server.board.token:
+        if not self._board.token:
             return True
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
@@ -197,29 +199,21 @@ class _Handler(BaseHTTPRequestHandler):
         return cookie is not None and self._token_matches(cookie.value)
 
     def _token_matches(self, text: str) -> bool:
-        return hmac.compare_digest(text.encode(), self.server.board.token.encode())
+        return hmac.compare_digest(text.encode(), self._board.token.encode())
 
     def _enter(self) -> None:
         """The token moves from the address into a cookie, out of the sight of whoever looks over the shoulder."""
-        self.send_response(HTTPStatus.SEE_OTHER)
-        self.send_header("Location", "/")
         secure = "; Secure" if self.server.scheme == "https" else ""
-        cookie = f"{_COOKIE}={self.server.board.token}; HttpOnly; SameSite=Strict; Path=/{secure}"
-        self.send_header("Set-Cookie", cookie)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        cookie = f"{_COOKIE}={self._board.token}; HttpOnly; SameSite=Strict; Path=/{secure}"
+        self._say(HTTPStatus.SEE_OTHER, more={"Location": "/", "Set-Cookie": cookie})
 
     def _page(self) -> None:
         nonce = secrets.token_urlsafe(12)
-        board = self.server.board
-        classes = [
-            {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)} for name, colour in board.context.legend
-        ]
-        phone = board.context.phone
+        context = self._board.context
         told = {
-            "classes": classes,
-            "depth": board.context.depth_unit is not None,
-            "camera": asdict(phone.wanted) if phone else None,
+            "classes": [{"name": name, "colour": f"rgb{colour}"} for name, colour in context.legend],
+            "depth": context.depth_unit is not None,
+            "camera": asdict(context.phone.wanted) if context.phone else None,
         }
         text = (files("edgekit_runtime") / "sinks" / "page.html").read_text(encoding="utf-8")
         page = text.replace("{{nonce}}", nonce).replace("{{told}}", json.dumps(told).replace("<", "\\u003c"))
@@ -231,33 +225,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self) -> None:
         """JPEG after JPEG, always the newest: a client that is slow misses some, and holds nothing up."""
-        board = self.server.board
-        board.watch()
-        try:
-            self.close_connection = True
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
-            self.send_header("Cache-Control", "no-store")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            # What was encoded for an earlier visitor is old: the first picture is one that comes now.
-            _, before = board.next_jpeg(0, 0.0)
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        self._head(HTTPStatus.OK, {"Content-Type": kind, "Cache-Control": "no-store", "Connection": "close"})
+        board = self._board
+        with board.watched_from() as before:
             number = before
             while not board.context.stop.is_set():
                 jpeg, number = board.next_jpeg(number, _NO_NEWS_S)
                 if number > before:
                     head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
-        finally:
-            board.unwatch()
 
     def _picture(self) -> None:
-        board = self.server.board
-        board.watch()
-        try:
-            jpeg, _ = board.next_jpeg(board.next_jpeg(0, 0.0)[1], 2.0)
-        finally:
-            board.unwatch()
+        with self._board.watched_from() as before:
+            jpeg, _ = self._board.next_jpeg(before, 2.0)
         if jpeg:
             self._say(HTTPStatus.OK, jpeg, "image/jpeg")
         else:
@@ -273,13 +254,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.UPGRADE_REQUIRED, b"A WebSocket is expected.\n", more=more)
         else:
             self.close_connection = True
-            self.send_response(HTTPStatus.SWITCHING_PROTOCOLS)
-            self.send_header("Upgrade", "websocket")
-            self.send_header("Connection", "Upgrade")
-            self.send_header("Sec-WebSocket-Accept", accept)
-            self.end_headers()
+            agreed = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}
+            self._head(HTTPStatus.SWITCHING_PROTOCOLS, agreed)
             pictures = WebSocket(self.rfile, self.wfile, max_bytes=MAX_PICTURE_BYTES, patience_s=PATIENCE_S)
-            take_pictures(pictures, phone, self.server.board.context.stop)
+            take_pictures(pictures, phone, self._board.context.stop)
             self._hear_out()
 
     def _hear_out(self) -> None:
@@ -300,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
         if refusal:
             self._say(HTTPStatus.CONFLICT, refusal.encode())
         else:
-            self._say(HTTPStatus.NO_CONTENT, b"")
+            self._say(HTTPStatus.NO_CONTENT)
 
     def _body(self, most: int) -> bytes | None:
         """What was posted; None where it is more than that, or cut short."""
@@ -320,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         return table if isinstance(table, dict) else None
 
     def _set_view(self, table: dict[str, Any]) -> bool:
-        view = self.server.board.context.view
+        view = self._board.context.view
         for name, value in table.items():
             wanted = _SWITCHES.get(name)
             if wanted is float and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
@@ -336,31 +314,36 @@ class _Handler(BaseHTTPRequestHandler):
     def _say(
         self,
         status: HTTPStatus,
-        body: bytes,
+        body: bytes = b"",
         kind: str = "text/plain; charset=utf-8",
-        more: dict[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
+        about = {"Content-Type": kind, "Content-Length": str(len(body))}
+        self._head(status, {**about, **_CAREFUL, **(more or {})})
+        self.wfile.write(body)
+
+    def _head(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "no-referrer")
-        for name, value in (more or {}).items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
 
 
 def _metrics(figures: dict[str, Any]) -> bytes:
     """Prometheus text: https://prometheus.io/docs/instrumenting/exposition_formats/"""
     rows = [
-        ("edgekit_frames_total", "counter", "Frames shown.", figures["frames"]),
-        ("edgekit_frames_per_second", "gauge", "Over the last frames.", figures["fps"]),
-        ("edgekit_age_p50_milliseconds", "gauge", "From capture to here, median.", figures["age_p50_ms"]),
-        ("edgekit_age_p99_milliseconds", "gauge", "From capture to here, 99th percentile.", figures["age_p99_ms"]),
-        ("edgekit_inference_p50_milliseconds", "gauge", "The engine alone, median.", figures["inference_p50_ms"]),
-        ("edgekit_up", "gauge", "1 while the source runs.", int(figures["state"] == "running")),
+        ("frames_total", "Frames shown.", figures["frames"]),
+        ("frames_dropped_total", "Frames that newer ones replaced.", figures["dropped"]),
+        ("engine_failures_total", "How often an engine failed.", figures["engine_failures"]),
+        ("bundle_swaps_total", "How often a new bundle took over.", figures["bundle_swaps"]),
+        ("frames_per_second", "Over the last frames.", figures["fps"]),
+        ("age_p50_milliseconds", "From capture to here, median.", figures["age_p50_ms"]),
+        ("age_p99_milliseconds", "From capture to here, 99th percentile.", figures["age_p99_ms"]),
+        ("inference_p50_milliseconds", "The engine alone, median.", figures["inference_p50_ms"]),
+        ("up", "1 while the source runs.", int(figures["state"] == "running")),
     ]
-    lines = [f"# HELP {name} {text}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, text, value in rows]
-    return "".join(lines).encode()
+    text = ""
+    for short, about, value in rows:
+        name, kind = f"edgekit_{short}", "counter" if short.endswith("_total") else "gauge"
+        text += f"# HELP {name} {about}\n# TYPE {name} {kind}\n{name} {value}\n"
+    return text.encode()

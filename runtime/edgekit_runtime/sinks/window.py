@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from edgekit_runtime.errors import SinkError
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import draw_alert
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext
+from edgekit_runtime.overlay import alerted
+from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
 from edgekit_runtime.sinks.pictures import save_png
 from edgekit_runtime.sources.base import SourceState
 
@@ -54,13 +53,10 @@ class WindowSink(Sink):
             self._pace.restart()
 
     def idle(self, state: SourceState, reason: str) -> None:
-        if self._picture is not None and state in (SourceState.STALLED, SourceState.RETRYING):
-            alert = f"{state.value}: {reason}" if reason else state.value
-            if alert != self._alert:
-                self._alert = alert
-                shown = np.array(self._picture)
-                draw_alert(shown, alert)
-                cv2.imshow(self._title, shown)
+        alert = standstill(state, reason)
+        if self._picture is not None and alert not in ("", self._alert):
+            self._alert = alert
+            cv2.imshow(self._title, alerted(self._picture, alert))
         self._keys(1)
 
     def close(self) -> None:
