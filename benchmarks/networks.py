@@ -27,10 +27,9 @@ from edgekit.material import Material
 from edgekit.profiles import load_profile
 from edgekit.targets import EngineName, Precision, Target
 from edgekit_experts.taxonomies import DRONESCAPES, TAXONOMIES
-from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.engines import Engine, switch_off
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.student import Student
 

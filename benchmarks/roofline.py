@@ -26,7 +26,7 @@ import numpy as np
 import tables
 from harness import digits, seconds_of
 
-from edgekit_runtime.telemetry import switch_off
+from edgekit_runtime.engines import switch_off
 
 switch_off()
 

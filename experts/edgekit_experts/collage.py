@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_experts.dataset import Video
+from edgekit_experts.files import output_file
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import DataError, SinkError
-from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality
 
 Array = npt.NDArray[Any]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit_experts.dataset.names import check_name
+from edgekit_experts.files import read_text
 from edgekit_runtime.errors import DataError, ExpertError
-from edgekit_runtime.files import read_text
 
 Config = Mapping[str, Mapping[str, Any]]
 

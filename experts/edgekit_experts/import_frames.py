@@ -21,11 +21,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit_experts.config import Config, checked_config
+from edgekit_experts.files import read_text
 from edgekit_experts.taxonomies import find_taxonomy
 from edgekit_experts.validation import first_fault
 from edgekit_experts.video.pictures import PictureFolder, PictureStream
 from edgekit_runtime.errors import DataError, EdgekitError, SourceError
-from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Kind, Modality
 
 _PLAIN = """

@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from edgekit_experts.dataset import Dataset
 from edgekit_experts.dataset.names import closest
+from edgekit_experts.files import read_text
 from edgekit_runtime.errors import DataError, ExpertError, UsageError
-from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Kind, Taxonomy
 
 Array = npt.NDArray[Any]

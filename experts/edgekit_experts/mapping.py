@@ -26,10 +26,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit_experts.dataset.names import closest
+from edgekit_experts.files import read_text
 from edgekit_experts.taxonomies import find_taxonomy
 from edgekit_experts.validation import first_fault
 from edgekit_runtime.errors import ExpertError
-from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Taxonomy
 
 _FORM = 'from = "a", to = "b", ignored = [...], and under [classes] for each class of b a list of those of a'

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from edgekit_experts.collage import drawing_order
 from edgekit_experts.dataset import Dataset, Video
+from edgekit_experts.files import output_file
 from edgekit_experts.status import Status, grouped_failures
 from edgekit_runtime.colour import colourise
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality
 
 TEMPLATE = "status.html.j2"

@@ -30,8 +30,8 @@ from edgekit.targets import Target
 from edgekit.timing import time_engines
 from edgekit_experts.dataset import Dataset
 from edgekit_experts.taxonomies import CAMVID
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.networks import NETWORKS, deployed
 from edgekit_student.networks.edge import Edge, EdgeShape

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, texts that people write, and digests of what a bundle holds."""
+"""Files that appear whole or not at all, the user's cache directory, and digests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgekit_runtime.errors import EdgekitError, SinkError
 from edgekit_runtime.manifest import FileEntry
 
 PARTIAL = ".partial"
@@ -34,17 +33,6 @@ def flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-@contextmanager
-def output_file(path: Path) -> Iterator[Path]:
-    """`whole` for what a person asked for by name; folders are made. Raises SinkError when it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as partial:
-            yield partial
-    except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror or error}.", hint="Check the folder.") from error
-
-
 def cache_directory(name: str) -> Path | None:
     """`edgekit/NAME` in the user's cache directory, made where it is not there; None where that cannot be written."""
     if sys.platform == "win32":
@@ -59,32 +47,6 @@ def cache_directory(name: str) -> Path | None:
     except (OSError, RuntimeError):
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-def not_writable(folder: Path) -> str:
-    """Why nothing can be written to a folder that is, or is yet to be, there; empty where it can."""
-    for place in (folder, *folder.absolute().parents):
-        if place.is_dir():
-            return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to"
-        if place.exists():
-            return f"{place} is no folder"
-    return "there is no such place"
-
-
-def read_text(path: Path, what: str, error_class: type[EdgekitError], hint: str = "Check the path.") -> str:
-    """The text of a UTF-8 file that a person named; `what` is what it is to them ("The settings").
-
-    Raises `error_class` when it is absent, may not be read, or is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        reason = "there is no such file"
-    except UnicodeDecodeError:
-        reason = "it is no UTF-8 text"
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-    raise error_class(f"{what} {path} cannot be read: {reason}.", hint=hint)
 
 
 def digest_bytes(data: bytes) -> FileEntry:

@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+from edgekit_experts.files import read_text
 from edgekit_experts.validation import first_fault, size_of
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.files import read_text
 
 _PAGE = "docs/training.md lists all settings."
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekit_experts.files import not_writable
 from edgekit_runtime.errors import DataError, UsageError
-from edgekit_runtime.files import not_writable
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.augment import augment, pasted
 from edgekit_student.batches import Batch, batch_indices, collate

@@ -17,11 +17,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from pattern_number import read_number
 from test_network import free_port, gstreamer, rtsp, wait_for
 
 from edgekit_runtime import Frame, Result, SourceError, SourceState, Timing, open_sink, open_source, run
 from edgekit_runtime.sinks.base import SinkContext
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 
 PATTERN = Pattern(320, 180)
 
@@ -144,7 +145,7 @@ def test_sizes_that_change_go_through_the_whole_loop(small_bundle: Path, tmp_pat
 
 def test_an_rtsp_server_is_killed_and_started_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
     gstreamer()
-    monkeypatch.setattr("edgekit_runtime.sources.network.PAUSES_S", (0.1,))
+    monkeypatch.setattr("edgekit_runtime.sources.streams.PAUSES_S", (0.1,))
     port, threads = free_port(), threading.active_count()
     with rtsp(port):
         source = open_source(f"rtsp://127.0.0.1:{port}/live")

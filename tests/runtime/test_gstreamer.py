@@ -11,7 +11,7 @@ import pytest
 
 import edgekit_runtime
 from edgekit_runtime import SourceError, UsageError, open_source
-from edgekit_runtime.sources.gstreamer import csi_pipeline, whole_pipeline
+from edgekit_runtime.sources.streams import csi_pipeline, whole_pipeline
 from edgekit_runtime.sources.uri import parse_uri
 
 SYSTEM_PYTHON = "/usr/bin/python3"

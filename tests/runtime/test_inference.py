@@ -14,7 +14,7 @@ import pytest
 from bundles import FRAGILE_ABOVE, ONNXRUNTIME, OPENVINO, expected_labels, make_bundle
 
 from edgekit_runtime import EngineError, Frame, Loop, Result, Sink, Source, SourceState, Stats, inference, load
-from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.engines import Engine
 from edgekit_runtime.model import Model
 from edgekit_runtime.sources.pattern import Pattern
 

@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHan
 from pathlib import Path
 
 import pytest
+from pattern_number import read_number
 
 from edgekit_runtime import SourceError, UsageError, open_source
-from edgekit_runtime.sources import network
+from edgekit_runtime.sources import streams
 from edgekit_runtime.sources.base import SourceState
-from edgekit_runtime.sources.pattern import read_number
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -208,5 +208,5 @@ def test_a_file_on_a_server_has_an_end(clip: Path) -> None:
 
 
 def test_pauses_grow() -> None:
-    assert list(network.PAUSES_S) == sorted(network.PAUSES_S)
-    assert network.PAUSES_S[-1] <= 5
+    assert list(streams.PAUSES_S) == sorted(streams.PAUSES_S)
+    assert streams.PAUSES_S[-1] <= 5

@@ -21,6 +21,7 @@ import pytest
 from browser import Page, browsing
 from hypothesis import given
 from hypothesis import strategies as st
+from pattern_number import read_number
 from web_page import ask, port_of, read_part, serving, wait_for
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -32,7 +33,7 @@ from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, decode_jpeg, jpe
 from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS
 from edgekit_runtime.sinks.websocket import ClosedError, WebSocket
 from edgekit_runtime.sources.base import SourceState
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 from edgekit_runtime.sources.phone import PhoneCamera
 
 PATTERN = Pattern(320, 180)

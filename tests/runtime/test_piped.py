@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from pattern_number import read_number
 
 from edgekit_runtime import SourceError, SourceState, UsageError, open_source
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 from edgekit_runtime.sources.piped import PipedFrames, with_input_size
 
 SIZE = (320, 180)

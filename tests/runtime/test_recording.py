@@ -14,10 +14,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+from pattern_number import read_number
 
 from edgekit_runtime import Frame, Result, SinkError, Timing, UsageError, open_sink, open_source
 from edgekit_runtime.sinks.base import Sink, SinkContext
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 
 PATTERN = Pattern(320, 180)
 

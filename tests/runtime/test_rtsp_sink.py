@@ -16,13 +16,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from pattern_number import read_number
 from test_network import SYSTEM_PYTHON, free_port, gstreamer, wait_for
 
 from edgekit_runtime import Frame, Result, SinkError, Timing, UsageError, open_sink
 from edgekit_runtime.sinks import check_sinks
 from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.sources.base import SourceState
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 
 PATTERN = Pattern(320, 180)
 

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import pytest
 from bundles import OPENVINO, make_bundle
+from pattern_number import read_number
 
 from edgekit_runtime import Loop, SinkError, SourceError, UsageError, load, open_source, run
 from edgekit_runtime.cli import main
 from edgekit_runtime.sinks.base import Sink
-from edgekit_runtime.sources.pattern import read_number
 
 
 def test_a_real_clip_into_a_recording_with_figures_as_json(edgekit_run, bundle: Path, clip: Path, tmp_path: Path):

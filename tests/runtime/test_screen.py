@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pattern_number import read_number
 
 from edgekit_runtime import SourceError, UsageError, open_source
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 
 WIDTH, HEIGHT = 640, 360
 

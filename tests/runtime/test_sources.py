@@ -12,10 +12,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pattern_number import read_number
 
 from edgekit_runtime import Source, SourceError, SourceState, UsageError, open_source
 from edgekit_runtime.sources import camera
-from edgekit_runtime.sources.pattern import Pattern, read_number
+from edgekit_runtime.sources.pattern import Pattern
 
 
 def write_pictures(folder: Path, sizes: list[tuple[int, int]]) -> Path:

@@ -13,9 +13,9 @@ from edgekit.export import DeployGraph, Exporter, class_map
 from edgekit.network_input import network_rgb
 from edgekit.profiles import Profile
 from edgekit_experts.taxonomies import DRONESCAPES
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError
 from edgekit_runtime.modality import Kind, Modality
-from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.networks import NETWORKS
 from edgekit_student.student import Student, load_student

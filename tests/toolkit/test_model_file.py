@@ -21,8 +21,8 @@ from edgekit.model_signature import read_signature
 from edgekit.model_source import find_model
 from edgekit.profiles import Profile
 from edgekit_runtime import load
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError, ExpertError, UsageError
-from edgekit_runtime.telemetry import switch_off
 
 FRAME = (96, 160)
 MODULE = '''

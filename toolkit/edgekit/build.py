@@ -29,9 +29,9 @@ from edgekit.report import write_report
 from edgekit.targets import EngineName, Precision, unbuildable, unsupported
 from edgekit.trial import measure
 from edgekit_runtime.bundle import SUFFIX
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError, EdgekitError
 from edgekit_runtime.manifest import Manifest, Variant
-from edgekit_runtime.telemetry import switch_off
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
 from edgekit_student.student import load_student
 

@@ -22,8 +22,7 @@ from edgekit.profiles import Profile
 from edgekit.quantise import WAYS, compress_weights, quantise_partly, quantise_within
 from edgekit.targets import CPU, TENSORRT, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
-from edgekit_runtime.engines import open_engine
-from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.engines import Engine, open_engine
 from edgekit_runtime.engines.tensorrt.cuda import find_gpu
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Manifest, Variant

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.machine import INT8_FEATURES, cores, cpu_features, cpu_name
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import EngineError
-from edgekit_runtime.telemetry import switch_off
 
 ENOUGH_MB = 2000
 _NOT_INSTALLED = "not installed"

@@ -10,8 +10,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit_experts.files import output_file
 from edgekit_runtime.colour import Picture, colourise
-from edgekit_runtime.files import output_file
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
 if TYPE_CHECKING:

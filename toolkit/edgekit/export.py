@@ -240,7 +240,7 @@ class Exporter:
 
     def openvino(self) -> Any:
         """A fresh `openvino.Model` in float32. Raises BuildError that names what OpenVINO does not know."""
-        from edgekit_runtime.telemetry import switch_off
+        from edgekit_runtime.engines import switch_off
 
         switch_off()
         import openvino

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.bundle import Bundle
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.manifest import Variant
-from edgekit_runtime.telemetry import switch_off
 
 RUNS = 20
 # `brgconv_avx512_amx_I8`: implementation, then what it computes in.

@@ -27,10 +27,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from edgekit_experts.files import read_text
 from edgekit_experts.taxonomies import find_taxonomy, numbered_colours
 from edgekit_experts.validation import first_fault, line_of, size_of
 from edgekit_runtime.errors import BuildError, ExpertError
-from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
 _Side = Annotated[int, Field(ge=16, le=8192)]

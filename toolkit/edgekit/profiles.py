@@ -17,9 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from edgekit.machine import board_name
 from edgekit.targets import CPU, TENSORRT, Hint, Precision, Target, absent, target_of
+from edgekit_experts.files import read_text
 from edgekit_experts.validation import first_fault, line_of, size_of
 from edgekit_runtime.errors import ProfileError
-from edgekit_runtime.files import read_text
 
 _Side = Annotated[int, Field(ge=32, le=8192)]
 Size = Annotated[tuple[_Side, _Side], BeforeValidator(size_of)]

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.export import INPUT
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError
-from edgekit_runtime.telemetry import switch_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ import numpy as np
 from edgekit.candidates import Measured, Skipped
 from edgekit.judging import LABELS, Arrays
 from edgekit.layers import Layer, layers_of
+from edgekit_experts.files import output_file
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.colour import colourise
-from edgekit_runtime.files import output_file
 from edgekit_runtime.manifest import Manifest
 from edgekit_student.metrics import class_iou
 

@@ -89,7 +89,7 @@ class OnnxExporter:
 
     def openvino(self) -> Any:
         """A fresh `openvino.Model` in float32. Raises BuildError that names what OpenVINO does not know."""
-        from edgekit_runtime.telemetry import switch_off
+        from edgekit_runtime.engines import switch_off
 
         switch_off()
         import openvino

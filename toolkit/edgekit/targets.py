@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgekit_runtime.engines import installed
+from edgekit_runtime.engines import installed, switch_off
 from edgekit_runtime.errors import EngineError
-from edgekit_runtime.telemetry import switch_off
 
 EngineName = Literal["openvino", "onnxruntime", "tensorrt-rtx", "tensorrt"]
 Precision = Literal["int8", "mixed", "int8-weights", "fp16", "bf16", "bf16-mixed", "fp32"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgekit_runtime.engines.base import Engine, Pending
+from edgekit_runtime.engines import Engine, Pending
 
 WARM_UP = 8
 BLOCKS, BLOCK = 12, 5

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import ExpertError
-from edgekit_runtime.telemetry import switch_off
 
 Array = npt.NDArray[Any]
 Precision = Literal["f32", "bf16"]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy.typing as npt
 
 from edgekit_experts.learned.compiled import Compiled, Precision, cache_folder, read_network
+from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import ExpertError
-from edgekit_runtime.telemetry import switch_off
 
 Array = npt.NDArray[Any]
 Network = Callable[..., list[Array]]

@@ -21,9 +21,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from edgekit_experts.dataset.names import closest
+from edgekit_experts.files import read_text
 from edgekit_experts.validation import first_fault
 from edgekit_runtime.errors import ExpertError
-from edgekit_runtime.files import read_text
 from edgekit_runtime.modality import Taxonomy
 
 _SHIPPED = ("dronescapes", "camvid", "cityscapes", "ade20k", "coco-panoptic", "mapillary")

@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Engine
 from edgekit_runtime.errors import EngineError
-from edgekit_runtime.manifest import Variant
-from edgekit_runtime.telemetry import switch_off
+from edgekit_runtime.manifest import TensorSpec, Variant
 
-__all__ = ["Opened", "Skipped", "installed", "open_engine", "open_first"]
+__all__ = [
+    "Array",
+    "Engine",
+    "Image",
+    "Opened",
+    "Pending",
+    "Skipped",
+    "installed",
+    "open_engine",
+    "open_first",
+    "switch_off",
+]
+
+
+Image = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
+# Waits for what was started, and returns the outputs by name.
+Pending = Callable[[], Mapping[str, Array]]
+
+
+class Engine(Protocol):
+    """What the runtime asks of one: an opened variant of the deploy graph, used by one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """Library and version, for display: `OpenVINO 2026.4.1`."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, for display: `CPU`, `GPU.0`."""
+
+    @property
+    def requests(self) -> int:
+        """How many frames it works on at once: 1, but where it was asked for throughput."""
+
+    def start(self, image: Image) -> Pending:
+        """Begins with an image as `infer` takes it, which must stay as it is until the answer was waited for.
+
+        At most `requests` may be begun and not waited for; answers hold until as many more were begun. Raises
+        EngineError, as the waiting does.
+        """
+
+    def infer(self, image: Image) -> Mapping[str, Array]:
+        """Runs uint8 `[1, H, W, 3]` BGR, C-contiguous, of exactly the manifest's size.
+
+        Returns the outputs by their names in the manifest; the arrays are the engine's own memory and hold only
+        until the next call. Raises EngineError.
+        """
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -102,3 +154,28 @@ def open_first(bundle: Bundle, engine: str | None = None, passed_over: Sequence[
             hint = hint or error.hint
     reasons = " ".join(f"{skip.variant.engine} {skip.variant.precision}: {skip.reason}" for skip in skipped)
     raise EngineError(f"No variant of {bundle.path} runs here. {reasons}", hint=hint)
+
+
+def check_shapes(bundle: Bundle, variant: Variant, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compares input and outputs of the opened model with the manifest. Raises EngineError.
+
+    `found` has the model's shapes by tensor name; what the manifest does not name is ignored.
+    """
+    spec: TensorSpec
+    for spec in (bundle.manifest.input, *bundle.manifest.outputs):
+        if spec.name not in found:
+            raise EngineError(f"{variant.model} has no tensor named {spec.name!r}, which the manifest promises.")
+        if found[spec.name] != spec.shape:
+            raise EngineError(
+                f"{variant.model}: {spec.name!r} is {list(found[spec.name])}, the manifest says {list(spec.shape)}."
+            )
+
+
+def switch_off() -> None:
+    """No telemetry: call before the first import of openvino or nncf; afterwards neither opens a connection.
+
+    Both import `openvino_telemetry` at import time, send an event for that very import, and send nothing when the
+    package is absent: the absence is what both support without a consent file in the user's home. A `None` entry in
+    `sys.modules` is Python's own way to say that a module cannot be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Array, Image, Pending, check_shapes
+from edgekit_runtime.engines import Array, Image, Pending, check_shapes
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
 

@@ -7,11 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Array, Image, Pending, check_shapes
+from edgekit_runtime.engines import Array, Image, Pending, check_shapes, switch_off
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.files import cache_directory
 from edgekit_runtime.manifest import Variant
-from edgekit_runtime.telemetry import switch_off
 
 switch_off()
 

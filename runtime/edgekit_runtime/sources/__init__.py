@@ -25,8 +25,7 @@ _SCHEMES = {
     "test": "edgekit_runtime.sources.pattern",
     STDIN: "edgekit_runtime.sources.piped",
     "screen": "edgekit_runtime.sources.screen",
-    **dict.fromkeys(("csi", "gst"), "edgekit_runtime.sources.gstreamer"),
-    **dict.fromkeys(("rtsp", "rtsps", "http", "https"), "edgekit_runtime.sources.network"),
+    **dict.fromkeys(("rtsp", "rtsps", "http", "https", "csi", "gst"), "edgekit_runtime.sources.streams"),
 }
 
 

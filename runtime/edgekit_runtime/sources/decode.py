@@ -1,6 +1,6 @@
 """The decoding process: native decoders crash here, where it costs one source and not the loop.
 
-Started by `decoder.py`, which also explains itself in `protocol.py`. Imports nothing but NumPy and OpenCV.
+Started by `files.py`; `protocol.py` is how the two talk. Imports nothing but NumPy and OpenCV.
 """
 
 from __future__ import annotations

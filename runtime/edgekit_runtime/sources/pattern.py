@@ -16,7 +16,7 @@ from edgekit_runtime.sources.base import Frame, Source, SourceState, ThreadedSou
 from edgekit_runtime.sources.uri import SourceUri
 
 _BITS = 24
-_BLOCKS = 2 + _BITS + 1
+BLOCKS = 2 + _BITS + 1
 
 
 class Pattern:
@@ -49,22 +49,7 @@ class Pattern:
 
 def block_size(width: int) -> int:
     """Side of one block in pixels, for a picture of that width."""
-    return max(width // (_BLOCKS + 5), 1)
-
-
-def read_number(image: npt.NDArray[np.uint8]) -> int | None:
-    """The frame number in a picture of the pattern (uint8 `(H, W, 3)`); None when there is none to be read."""
-    block = block_size(image.shape[1])
-    inner = slice(block // 4, max(block - block // 4, block // 4 + 1))
-    grey = image[inner, : block * _BLOCKS].astype(np.float32).mean(axis=(0, 2)).reshape(_BLOCKS, block)
-    levels = grey[:, inner].mean(axis=1)
-    white, black = levels[0], levels[1]
-    if white - black < 30:
-        return None
-    ones = levels[2:] > (white + black) / 2
-    if int(ones[:-1].sum()) % 2 != int(ones[-1]):
-        return None
-    return int("".join("1" if one else "0" for one in ones[:-1]), 2)
+    return max(width // (BLOCKS + 5), 1)
 
 
 class FreeRunningPattern(Source):

@@ -121,8 +121,8 @@ def jury(
     """
     from edgekit_experts.dataset import Dataset
     from edgekit_experts.dataset.names import check_name
+    from edgekit_experts.files import output_file
     from edgekit_experts.jury import fit_jury
-    from edgekit_runtime.files import output_file
 
     if output.suffix != ".toml":
         raise UsageError(f"{output} is no .toml file.", hint="Name one: -o jury.toml")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines.base import Array, Image, Pending
+from edgekit_runtime.engines import Array, Image, Pending
 from edgekit_runtime.engines.tensorrt import RTX, Library, load_library
 from edgekit_runtime.engines.tensorrt.builder import DTYPES, check_ports
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu, find_gpu

@@ -1,7 +1,10 @@
-"""`rtsp://`, `rtsps://`, `http://` and `https://`: live streams, and files on a server.
+"""Live streams, of which only the newest frame is kept, each decoded in a process of its own.
 
-Decoded by FFmpeg in a process of its own, over TCP. A stream that ends, stops or never was is opened again with growing
-pauses; only the newest frame is kept. What a server says cannot make the decoder open anything but network addresses.
+`rtsp://`, `rtsps://`, `http://` and `https://`: by FFmpeg, over TCP; also files on a server. What a server says cannot
+make the decoder open anything but network addresses.
+
+`csi:N`, a camera at a Jetson's CSI connector, and `gst:PIPELINE`, whatever else GStreamer reads: by an OpenCV that was
+built with GStreamer, which JetPack's and Debian's are and the wheels of PyPI are not.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ import time
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+import cv2
+
 from edgekit_runtime.errors import SourceError, UsageError
 from edgekit_runtime.sources.base import Frame, Source, SourceState, ThreadedSource
-from edgekit_runtime.sources.decoder import DecodedFile
+from edgekit_runtime.sources.files import DecodedFile
 from edgekit_runtime.sources.protocol import Job
 from edgekit_runtime.sources.uri import SourceUri
 
@@ -25,7 +30,7 @@ _FILES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".web
 
 
 class LiveStream(ThreadedSource):
-    """What a decoding process reads live.
+    """What a decoding process reads live. One that ends, stops or crashes is opened again with growing pauses.
 
     Raises SourceError where there is nothing at the start: an address is more often wrong than late.
     """
@@ -97,6 +102,10 @@ class LiveStream(ThreadedSource):
 
 
 def open_uri(uri: SourceUri) -> Source:
+    return _open_pipeline(uri) if uri.scheme in ("csi", "gst") else _open_url(uri)
+
+
+def _open_url(uri: SourceUri) -> Source:
     url = f"{uri.scheme}:{uri.body}"
     try:
         parts = urlsplit(url)
@@ -108,3 +117,44 @@ def open_uri(uri: SourceUri) -> Source:
     if uri.scheme in ("http", "https") and PurePosixPath(parts.path).suffix.lower() in _FILES:
         return DecodedFile(uri.text, Job(url=url))
     return LiveStream(uri.text, Job(url=url, live=True))
+
+
+# The newest picture, as soon as it is there.
+_END = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+
+
+def _open_pipeline(uri: SourceUri) -> LiveStream:
+    pipeline = csi_pipeline(uri) if uri.scheme == "csi" else whole_pipeline(uri)
+    if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        raise SourceError(
+            f"{uri.text}: this OpenCV was built without GStreamer, as all wheels are.",
+            hint="JetPack's and Debian's python3-opencv have it: use the system's Python, or a virtual environment "
+            "made with --system-site-packages.",
+        )
+    return LiveStream(uri.text, Job(pipeline=pipeline, live=True))
+
+
+def csi_pipeline(uri: SourceUri) -> str:
+    """For `csi:N?size=1280x720&fps=30&flip=0`: the camera's own memory is converted by the Jetson's hardware.
+
+    `flip` is nvvidconv's flip-method: 0 as it is, 2 upside down. Raises UsageError.
+    """
+    uri.check_options("size", "fps", "flip")
+    number = uri.body or "0"
+    if not (number.isascii() and number.isdigit() and len(number) <= 2):
+        raise UsageError(f"{uri.text}: a CSI camera is a number, like csi:0.")
+    width, height = uri.size((1280, 720))
+    fps, flip = round(uri.number("fps", 30, 1, 240)), round(uri.number("flip", 0, 0, 7))
+    return (
+        f"nvarguscamerasrc sensor-id={number} ! "
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1 ! "
+        f"nvvidconv flip-method={flip} ! video/x-raw,format=BGRx ! videoconvert ! {_END}"
+    )
+
+
+def whole_pipeline(uri: SourceUri) -> str:
+    """A pipeline with its end, an appsink with BGR pictures, where it has none of its own. Raises UsageError."""
+    pipeline = uri.body.strip().removesuffix("!").rstrip()
+    if not pipeline:
+        raise UsageError(f"{uri.text} has no pipeline.", hint="gst:v4l2src device=/dev/video0")
+    return pipeline if "appsink" in pipeline else f"{pipeline} ! videoconvert ! {_END}"
