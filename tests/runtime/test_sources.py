@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import pytest
 from pattern_number import read_number
 
 from edgekit_runtime import Source, SourceError, SourceState, UsageError, open_source
-from edgekit_runtime.sources import camera
+from edgekit_runtime.sources import camera, files
 from edgekit_runtime.sources.pattern import Pattern
 
 
@@ -115,6 +117,27 @@ def test_a_decoder_that_dies_in_mid_stream_ends_the_source_with_an_error(clip: P
             for _ in source:
                 pass
         assert source.state is SourceState.ENDED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGSTOP is of POSIX")
+def test_a_decoder_that_hangs_is_ended_and_said_to_have_hung(clip: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "GIVEN_UP_S", 0.5)
+    with open_source(clip) as source:
+        assert source.read(10) is not None
+        os.kill(source._child.pid, signal.SIGSTOP)
+        with pytest.raises(SourceError, match=r"the decoder gave nothing for 0\.5 s"):
+            for _ in source:
+                pass
+        assert source.state is SourceState.ENDED
+        assert source._child.poll() == -signal.SIGKILL
+
+
+def test_a_reader_that_pauses_for_longer_is_no_decoder_that_hangs(pattern_clip: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files, "GIVEN_UP_S", 1.0)
+    with open_source(pattern_clip) as source:
+        assert read_number(source.read(10).image) == 0
+        time.sleep(2.0)
+        assert [read_number(frame.image) for frame in source][:3] == [1, 2, 3]
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path: Path):

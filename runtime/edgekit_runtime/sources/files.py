@@ -35,6 +35,8 @@ from edgekit_runtime.sources.protocol import (
 from edgekit_runtime.sources.uri import SourceUri
 
 _OPEN_TIMEOUT_S = 20.0
+# A decoder that gives nothing for so long hangs: in a codec, or on a disk that is gone.
+GIVEN_UP_S = 30.0
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 # Nothing is imported from the working directory (what `-P` does from Python 3.11 on). The package may be importable
 # only through this process's path; it is appended, so that it shadows nothing.
@@ -54,6 +56,7 @@ class DecodedFile(ThreadedSource):
         self._opened = threading.Event()
         self._header: Header | None = None
         self._memory = SharedMemory()
+        self._hung = False
         debug = bool(os.environ.get("EDGEKIT_DEBUG"))
         try:
             self._child = subprocess.Popen(
@@ -82,6 +85,13 @@ class DecodedFile(ThreadedSource):
     def size(self) -> tuple[int, int]:
         """(width, height) of the first frame."""
         return (self._header.width, self._header.height) if self._header else (0, 0)
+
+    def read(self, timeout_s: float) -> Frame | None:
+        frame = super().read(timeout_s)
+        if frame is None and self._silence() > GIVEN_UP_S:
+            self._hung = True
+            self._child.kill()  # which the thread hears, and says
+        return frame
 
     def _await_header(self) -> None:
         opened = self._opened.wait(_OPEN_TIMEOUT_S)
@@ -116,7 +126,7 @@ class DecodedFile(ThreadedSource):
                 if not self._stop.is_set():
                     raise SourceError(
                         f"{self.uri}: {self._obituary()}.",
-                        hint="What it reads is damaged or hostile; nothing else was harmed.",
+                        hint="What it reads is damaged or hostile, or its disk is gone; nothing else was harmed.",
                     )
                 return
             kind, payload = message
@@ -152,6 +162,8 @@ class DecodedFile(ThreadedSource):
             send(self._requests.fileno(), b"S", slot.to_bytes(4, "little"))
 
     def _obituary(self) -> str:
+        if self._hung:
+            return f"the decoder gave nothing for {GIVEN_UP_S:g} s and was ended"
         with suppress(subprocess.TimeoutExpired):
             code = self._child.wait(2)
             if code < 0:
