@@ -40,10 +40,10 @@ class Pattern:
         radius = self.height // 8
         centre = (number * 7) % self.width, self.height // 2
         cv2.circle(image, centre, radius, (40, 220, 250), -1)
-        bits = [(number >> bit) & 1 for bit in reversed(range(_BITS))]
-        row = np.array([[1, 0, *bits, sum(bits) % 2]], np.uint8) * 255
-        blocks = row.repeat(self._block, axis=0).repeat(self._block, axis=1)
-        image[: self._block, : blocks.shape[1]] = blocks[..., None]
+        number %= 1 << _BITS
+        digits = f"10{number:0{_BITS}b}{number.bit_count() % 2}"
+        row = np.array([255 if digit == "1" else 0 for digit in digits], np.uint8).repeat(3 * self._block)
+        image.reshape(self.height, -1)[: self._block, : row.size] = row
         return image
 
 
