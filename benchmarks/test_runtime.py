@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from peer import Peer, PeerMissingError
 
 import edgekit
 from edgekit_runtime import Frame, Loop, Model, Sink, Source, SourceState, load, open_source
@@ -30,6 +31,7 @@ SOAK_S = float(os.environ.get("EDGEKIT_SOAK_S", "30"))
 FPS = 30
 LIVE_S = 20
 STALL_S = 5.0
+VRE_FRAMES = 5
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,6 +63,23 @@ def test_file_to_student_to_overlay_to_null(benchmark: Any, video: Path) -> None
     runs = []
     benchmark.pedantic(lambda: runs.append(edgekit_run("--source", video, "--sink", "null")), warmup_rounds=1, rounds=5)
     note(benchmark, fps=statistics.median(run["fps"] for run in runs), frames=runs[0]["frames"])
+
+
+def test_beside_the_streaming_loop_of_the_papers_tool(benchmark: Any, video: Path) -> None:
+    """Goal: 30 times VRE's frames a second, from the same file in the same run: file, network, colours. In turns."""
+    ours, theirs = [], []
+
+    def turn() -> None:
+        ours.append(edgekit_run("--source", video, "--sink", "null")["fps"])
+        theirs.append(1 / statistics.median(peer.seconds() for _ in range(VRE_FRAMES)))
+
+    try:
+        with Peer("vre", "vre_stream.py", video) as peer:
+            benchmark.pedantic(turn, rounds=5)
+    except PeerMissingError as error:
+        pytest.skip(f"the papers' tool: {error}")
+    times = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    note(benchmark, fps=statistics.median(ours), vre_fps=statistics.median(theirs), times=statistics.median(times))
 
 
 class Prepared(Source):
