@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from web_page import SIZE, ask, feeding, picture, port_of, read_part, result, serving, wait_for
 
+from edgekit_runtime import Loop, load, open_source
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.overlay import View
 from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
@@ -28,6 +29,7 @@ from edgekit_runtime.sinks.base import SinkContext
 from edgekit_runtime.sinks.web import WebAddress, parse
 from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS, PATIENCE_S
 from edgekit_runtime.sources.base import SourceState
+from edgekit_runtime.stats import Stats
 
 
 def test_a_stream_shows_what_is_written_and_only_then_is_anything_encoded() -> None:
@@ -68,10 +70,30 @@ def test_figures_legend_and_metrics() -> None:
         sink.idle(SourceState.STALLED, "no frame for 3 s")
         figures = json.loads(ask(sink, "/state")[1])
         assert (figures["state"], figures["reason"]) == ("stalled", "no frame for 3 s")
+        sink.report(Stats(dropped=7, engine_failures=2, bundle_swaps=1))
         text = ask(sink, "/metrics")[1].decode()
-        assert "edgekit_frames_total 5\n" in text
-        assert "edgekit_up 0\n" in text
+        for line in (
+            "frames_total 5",
+            "frames_dropped_total 7",
+            "engine_failures_total 2",
+            "bundle_swaps_total 1",
+            "up 0",
+        ):
+            assert f"\nedgekit_{line}\n" in text
+        counters = re.findall(r"# TYPE (\w+) counter", text)
+        assert counters == re.findall(r"# TYPE (\w+_total) \w+", text), "counters, and only they, end in _total"
         assert all(re.fullmatch(r"(# (HELP|TYPE) .*|edgekit_\w+ [\d.]+)", line) for line in text.splitlines())
+
+
+def test_an_engine_that_fails_while_it_runs_is_counted(small_bundle: Path) -> None:
+    stop = threading.Event()
+    with load(small_bundle) as model, open_source("test:?fps=30&size=96x64") as source, serving() as sink:
+        model.close()  # and so fails at the first frame
+        loop = threading.Thread(target=Loop(model, source, [sink], stop=stop).run)
+        loop.start()
+        wait_for(lambda: b"\nedgekit_engine_failures_total 1\n" in ask(sink, "/metrics")[1])
+        stop.set()
+        loop.join()
 
 
 def test_a_stalled_source_never_shows_its_last_picture_as_if_it_were_new() -> None:
