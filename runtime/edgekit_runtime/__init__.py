@@ -39,34 +39,45 @@ if TYPE_CHECKING:
     from edgekit_runtime.sources.base import Frame, Source, SourceState
     from edgekit_runtime.stats import Stats
 
-_MODULES = {
-    "run": "app",
-    "Bundle": "bundle",
-    "open_bundle": "bundle",
-    "colourise": "colour",
-    "BundleError": "errors",
-    "EdgekitError": "errors",
-    "EngineError": "errors",
-    "SinkError": "errors",
-    "SourceError": "errors",
-    "UsageError": "errors",
-    "Loop": "loop",
-    "Manifest": "manifest",
-    "Kind": "modality",
-    "Modality": "modality",
-    "Taxonomy": "modality",
-    "Model": "model",
-    "Result": "model",
-    "Timing": "model",
-    "load": "model",
-    "Overlay": "overlay",
-    "open_sink": "sinks",
-    "Sink": "sinks.base",
-    "open_source": "sources",
-    "Frame": "sources.base",
-    "Source": "sources.base",
-    "SourceState": "sources.base",
-    "Stats": "stats",
+# Module -> what is taken from it.
+_NAMES = {
+    "app": ("run",),
+    "bundle": (
+        "Bundle",
+        "open_bundle",
+    ),
+    "colour": ("colourise",),
+    "errors": (
+        "BundleError",
+        "EdgekitError",
+        "EngineError",
+        "SinkError",
+        "SourceError",
+        "UsageError",
+    ),
+    "loop": ("Loop",),
+    "manifest": ("Manifest",),
+    "modality": (
+        "Kind",
+        "Modality",
+        "Taxonomy",
+    ),
+    "model": (
+        "Model",
+        "Result",
+        "Timing",
+        "load",
+    ),
+    "overlay": ("Overlay",),
+    "sinks": ("open_sink",),
+    "sinks.base": ("Sink",),
+    "sources": ("open_source",),
+    "sources.base": (
+        "Frame",
+        "Source",
+        "SourceState",
+    ),
+    "stats": ("Stats",),
 }
 
 __all__ = [
@@ -102,7 +113,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
+    module = next((module for module, names in _NAMES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{module}"), name)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from edgekit_runtime import process
 from edgekit_runtime.beside import depth_modality
@@ -27,6 +27,7 @@ from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
 from edgekit_runtime.events import announce
 from edgekit_runtime.files import whole
+from edgekit_runtime.handoff import in_background
 from edgekit_runtime.hot_swap import hot_swap
 from edgekit_runtime.loop import Loop
 from edgekit_runtime.model import Model, load
@@ -44,7 +45,6 @@ _LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
 _ALIVE_S = 30.0  # a loop that has not turned for so long hangs
 _PATIENCE_S, _HURRY_S = 20.0, 1.0  # for models that are still being opened: after an error, after a signal
-T = TypeVar("T", Model, Source)
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ def _open_all(
     In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. A
     compiler that is at work is waited for, as a process that ends under its threads crashes.
     """
-    models = [_background(load_it) for load_it in loaders]
-    frames = _background(open_it)
+    models = [in_background("opening", load_it) for load_it in loaders]
+    frames = in_background("opening", open_it)
     pending: set[Future[Any]] = {*models, frames}
     try:
         while pending and not stop.is_set():
@@ -195,19 +195,6 @@ def _as_built_for(bundle: str | Path, source: str, key: Path | None) -> str:
     if uri.scheme != "camera":
         return source
     return uri.with_defaults(peek_manifest(bundle, key=key).camera)
-
-
-def _background(open_it: Callable[[], T]) -> Future[T]:
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(open_it())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="opening", daemon=True).start()
-    return future
 
 
 def _close_when_done(futures: Sequence[Future[Any]], patience_s: float) -> None:

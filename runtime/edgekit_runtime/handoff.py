@@ -1,13 +1,29 @@
-"""A bounded hand-off between two threads: the giver either waits for room or replaces what is oldest."""
+"""What one thread hands to another: items, where the giver waits for room or replaces what is oldest; or one result."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def in_background(name: str, work: Callable[[], T]) -> Future[T]:
+    """Works in a thread of its own that, unlike an executor's, nobody has to wait for."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
 
 
 class Handoff(Generic[T]):
@@ -75,8 +91,7 @@ class Handoff(Generic[T]):
         """Closes and forgets what was not taken."""
         with self._changed:
             self._items.clear()
-            self._closed = True
-            self._changed.notify_all()
+            self.close()
 
     @property
     def closed(self) -> bool:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit_runtime.bundle import Bundle, open_bundle
 from edgekit_runtime.engines import installed, open_engine
 from edgekit_runtime.errors import EngineError
+from edgekit_runtime.handoff import in_background
 from edgekit_runtime.manifest import Variant
 
 if TYPE_CHECKING:
@@ -99,25 +100,18 @@ def _build(bundle: Bundle, variant: Variant, library: Library, gpu: Gpu, timings
     onnx = bundle.read(variant.model)
     stop = threading.Event()
     phase = [""]
-    future: Future[Plan] = Future()
 
     def report(text: str) -> bool:
         phase[0] = text
         return not stop.is_set()
 
-    def work() -> None:
-        specs = (bundle.manifest.input, *bundle.manifest.outputs)
-        aims = [gpu.capability] if library.engine == RTX else []
-        try:
-            plan = build_plan(
-                library, onnx, variant.precision, specs, capabilities=aims, timings=timings, report=report
-            )
-            future.set_result(plan)
-        except BaseException as error:
-            future.set_exception(error)
-
+    specs = (bundle.manifest.input, *bundle.manifest.outputs)
+    aims = [gpu.capability] if library.engine == RTX else []
+    build = partial(
+        build_plan, library, onnx, variant.precision, specs, capabilities=aims, timings=timings, report=report
+    )
     started = time.monotonic()
-    threading.Thread(target=work, name="tensorrt-builder", daemon=True).start()
+    future = in_background("tensorrt-builder", build)
     try:
         while True:
             try:

@@ -145,7 +145,7 @@ def test_sizes_that_change_go_through_the_whole_loop(small_bundle: Path, tmp_pat
 
 def test_an_rtsp_server_is_killed_and_started_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
     gstreamer()
-    monkeypatch.setattr("edgekit_runtime.sources.streams.PAUSES_S", (0.1,))
+    monkeypatch.setattr("edgekit_runtime.sources.base.PAUSES_S", (0.1,))
     port, threads = free_port(), threading.active_count()
     with rtsp(port):
         source = open_source(f"rtsp://127.0.0.1:{port}/live")

@@ -21,7 +21,7 @@ import pytest
 from pattern_number import read_number
 
 from edgekit_runtime import SourceError, UsageError, open_source
-from edgekit_runtime.sources import streams
+from edgekit_runtime.sources import base
 from edgekit_runtime.sources.base import SourceState
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -208,5 +208,5 @@ def test_a_file_on_a_server_has_an_end(clip: Path) -> None:
 
 
 def test_pauses_grow() -> None:
-    assert list(streams.PAUSES_S) == sorted(streams.PAUSES_S)
-    assert streams.PAUSES_S[-1] <= 5
+    assert list(base.PAUSES_S) == sorted(base.PAUSES_S)
+    assert base.PAUSES_S[-1] <= 5

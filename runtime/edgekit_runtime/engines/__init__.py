@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -154,6 +154,13 @@ def open_first(bundle: Bundle, engine: str | None = None, passed_over: Sequence[
             hint = hint or error.hint
     reasons = " ".join(f"{skip.variant.engine} {skip.variant.precision}: {skip.reason}" for skip in skipped)
     raise EngineError(f"No variant of {bundle.path} runs here. {reasons}", hint=hint)
+
+
+def check_settings(variant: Variant, allowed: Collection[str]) -> None:
+    """A manifest comes from elsewhere: it may tune the engine, and nothing more. Raises EngineError."""
+    unknown = sorted(variant.config.keys() - set(allowed))
+    if unknown:
+        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
 
 
 def check_shapes(bundle: Bundle, variant: Variant, found: Mapping[str, tuple[int, ...]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending, check_shapes
+from edgekit_runtime.engines import Array, Image, Pending, check_settings, check_shapes
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
 
@@ -53,9 +53,7 @@ class OnnxRuntimeEngine:
 
 def open_variant(bundle: Bundle, variant: Variant) -> OnnxRuntimeEngine:
     """Opens an ONNX model from memory. Raises EngineError."""
-    unknown = sorted(set(variant.config) - ALLOWED_SETTINGS)
-    if unknown:
-        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
+    check_settings(variant, ALLOWED_SETTINGS)
     settings: Mapping[str, Any] = variant.config
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised; on stderr they would be said twice

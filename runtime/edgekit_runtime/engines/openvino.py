@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending, check_shapes, switch_off
+from edgekit_runtime.engines import Array, Image, Pending, check_settings, check_shapes, switch_off
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.files import cache_directory
 from edgekit_runtime.manifest import Variant
@@ -97,9 +97,7 @@ def open_variant(bundle: Bundle, variant: Variant) -> OpenVinoEngine:
     start fast. Raises EngineError.
     """
     weights = PurePosixPath(variant.model).with_suffix(".bin").as_posix()
-    unknown = sorted(set(variant.config) - ALLOWED_PROPERTIES)
-    if unknown:
-        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
+    check_settings(variant, ALLOWED_PROPERTIES)
     model_bytes, weight_bytes = bundle.read(variant.model), bundle.read(weights)
     core = openvino.Core()
     cache = cache_directory("openvino")

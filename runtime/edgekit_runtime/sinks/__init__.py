@@ -1,5 +1,4 @@
-"""Sinks by name: a window, a page, an mp4 file, raw frames on standard output, pictures in a folder, lines of JSON,
-an RTSP server, nothing."""
+"""Where results go: sinks by name."""
 
 from __future__ import annotations
 

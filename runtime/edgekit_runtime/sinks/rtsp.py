@@ -13,18 +13,17 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
-from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.errors import SinkError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import alerted
 from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
 from edgekit_runtime.sources.base import SourceState
-from edgekit_runtime.sources.uri import redact
+from edgekit_runtime.sources.uri import redact, split_url
 
 _LOG = logging.getLogger("edgekit_runtime")
 # The first that this ffmpeg has.
@@ -162,13 +161,8 @@ def _encoder() -> tuple[str, ...]:
 def parse(argument: str) -> str:
     """The address of `//[USER:PASSWORD@]HOST[:PORT]/PATH`. Raises UsageError."""
     url = f"rtsp:{argument}"
-    try:
-        parts = urlsplit(url)
-        valid = bool(parts.hostname) and parts.port != 0 and not set(url) & set(" \t\r\n")
-    except ValueError:
-        valid = False
-    if not valid or not argument.startswith("//"):
-        raise UsageError(f"{redact(url)} names no host.", hint="Write rtsp://HOST[:PORT]/PATH")
+    # Without signs that no address has, which urlsplit may pass over.
+    split_url(url if argument.startswith("//") and not set(url) & set(" \t\r\n") else "rtsp:")
     return url
 
 

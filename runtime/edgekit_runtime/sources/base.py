@@ -8,13 +8,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.errors import EdgekitError, SourceError
 from edgekit_runtime.handoff import Handoff
+
+PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait between attempts to open again what was lost: more and more, for ever."""
+    return chain(PAUSES_S, repeat(PAUSES_S[-1]))
 
 
 class SourceState(str, Enum):
@@ -91,9 +98,7 @@ class Source(ABC):
     def __enter__(self) -> Source:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

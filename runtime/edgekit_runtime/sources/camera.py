@@ -16,13 +16,12 @@ from typing import Any, Protocol, TypeVar
 import cv2
 
 from edgekit_runtime.errors import SourceError, UsageError
-from edgekit_runtime.sources.base import Frame, SourceState, ThreadedSource
+from edgekit_runtime.sources.base import Frame, SourceState, ThreadedSource, pauses
 from edgekit_runtime.sources.uri import SourceUri
 
 T = TypeVar("T")
 _LOG = logging.getLogger("edgekit_runtime")
 _OPEN_TIMEOUT_S = 2.0
-_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # A driver that has not answered for so long never will; V4L2 says itself after ten seconds that nothing came.
 GIVEN_UP_S = 15.0
 _GIVEN_UP_TIMES = 3
@@ -99,7 +98,7 @@ class Camera(ThreadedSource):
         else:
             capture = self._ask(self._open)
             if capture is None:
-                raise SourceError(f"{self.uri} cannot be opened.", hint=_in_use_hint())
+                raise SourceError(f"{self.uri} cannot be opened.", hint="Another program may be using it.")
             self._ready.set()
             self._began = time.monotonic()
         while capture is not None and self._wanted:
@@ -174,24 +173,22 @@ class Camera(ThreadedSource):
 
     def _reopen(self, reason: str) -> Capture | None:
         """Tries again with growing pauses until it works or nobody wants it any more."""
-        attempt = 0
-        while True:
-            pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+        for pause in pauses():
             self._become(SourceState.RETRYING, f"{reason}; trying again every {pause:g} s")
             if self._stop.wait(pause):
-                return None
+                break
             capture = self._ask(self._open)
             if capture is not None:
                 self._last = time.monotonic()
                 return capture
             if not self._wanted:
-                return None
-            attempt += 1
+                break
+        return None
 
 
 def open_uri(uri: SourceUri) -> Camera:
     uri.check_options("size", "fps", "format")
-    device = _device(uri)
+    device = uri.device("a camera is a number, like camera:0, or /dev/video0")
     pixels = uri.options.get("format", Wish.format)
     if not re.fullmatch(r"[A-Za-z0-9]{4}", pixels):
         raise UsageError(f"{uri.text}: format must be four letters, like MJPG or YUYV, not {pixels!r}.")
@@ -211,22 +208,11 @@ def open_uri(uri: SourceUri) -> Camera:
     return Camera(uri.text, lambda: cv2.VideoCapture(device, backend), wish)
 
 
-def _device(uri: SourceUri) -> int:
-    number = uri.body.removeprefix("/dev/video")
-    if not (number.isascii() and number.isdigit() and len(number) <= 3):
-        raise UsageError(f"{uri.text}: a camera is a number, like camera:0, or /dev/video0.")
-    return int(number)
-
-
 def _cameras_hint() -> str:
     found = sorted(path.name for path in Path("/dev").glob("video*"))
     if found:
         return f"There is: {', '.join(f'/dev/{name}' for name in found)}."
     return "No camera is connected, or this container or user may not see it (group video)."
-
-
-def _in_use_hint() -> str:
-    return "Another program may be using it."
 
 
 def _fourcc(value: float) -> str:

@@ -60,8 +60,7 @@ class Header:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
-        table = json.loads(data)
-        return cls(int(table["width"]), int(table["height"]), float(table["fps"]), int(table["slot_bytes"]))
+        return cls(**json.loads(data))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit_runtime.errors import SourceError, UsageError
+from edgekit_runtime.errors import SourceError
 from edgekit_runtime.sources.base import Frame, ThreadedSource
 from edgekit_runtime.sources.uri import SourceUri
 
@@ -66,7 +66,5 @@ def _open(uri: str) -> MSS:
 
 def open_uri(uri: SourceUri) -> Screen:
     uri.check_options("fps")
-    number = uri.body or "1"
-    if not (number.isascii() and number.isdigit() and len(number) <= 2):
-        raise UsageError(f"{uri.text}: a screen is a number: screen:1 is the first, screen:0 all together.")
-    return Screen(uri.text, int(number), uri.number("fps", 15, 1, 120))
+    number = uri.device("a screen is a number: screen:1 is the first, screen:0 all together", default="1")
+    return Screen(uri.text, number, uri.number("fps", 15, 1, 120))

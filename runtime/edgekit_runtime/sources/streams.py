@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import time
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 import cv2
 
 from edgekit_runtime.errors import SourceError, UsageError
-from edgekit_runtime.sources.base import Frame, Source, SourceState, ThreadedSource
+from edgekit_runtime.sources.base import Frame, Source, SourceState, ThreadedSource, pauses
 from edgekit_runtime.sources.files import DecodedFile
 from edgekit_runtime.sources.protocol import Job
-from edgekit_runtime.sources.uri import SourceUri
+from edgekit_runtime.sources.uri import SourceUri, split_url
 
-PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 # A connection that gives nothing for so long is given up and made again.
 GIVEN_UP_S = 8.0
 _POLL_S = 0.25
@@ -75,22 +73,20 @@ class LiveStream(ThreadedSource):
 
     def _reconnect(self, reason: str) -> bool:
         """Tries until it works (True) or the source is closed (False)."""
-        attempt = 0
-        while True:
+        for pause in pauses():
             if self._decoder is not None:
                 self._decoder.close()
-            pause = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
             self._become(SourceState.RETRYING, f"{reason.removeprefix(self.uri).strip()}; trying again in {pause:g} s")
             if self._stop.wait(pause):
-                return False
+                break
             try:
                 self._decoder = self._connect()
             except SourceError as error:
                 self._decoder, reason = None, str(error.args[0])
-                attempt += 1
             else:
                 self._last = time.monotonic()
                 return True
+        return False
 
     def close(self) -> None:
         self._stop.set()
@@ -107,14 +103,8 @@ def open_uri(uri: SourceUri) -> Source:
 
 def _open_url(uri: SourceUri) -> Source:
     url = f"{uri.scheme}:{uri.body}"
-    try:
-        parts = urlsplit(url)
-        valid = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"{uri.text} names no host.", hint=f"Write {uri.scheme}://HOST[:PORT]/PATH")
-    if uri.scheme in ("http", "https") and PurePosixPath(parts.path).suffix.lower() in _FILES:
+    path = split_url(url).path
+    if uri.scheme in ("http", "https") and PurePosixPath(path).suffix.lower() in _FILES:
         return DecodedFile(uri.text, Job(url=url))
     return LiveStream(uri.text, Job(url=url, live=True))
 
@@ -140,9 +130,7 @@ def csi_pipeline(uri: SourceUri) -> str:
     `flip` is nvvidconv's flip-method: 0 as it is, 2 upside down. Raises UsageError.
     """
     uri.check_options("size", "fps", "flip")
-    number = uri.body or "0"
-    if not (number.isascii() and number.isdigit() and len(number) <= 2):
-        raise UsageError(f"{uri.text}: a CSI camera is a number, like csi:0.")
+    number = uri.device("a CSI camera is a number, like csi:0")
     width, height = uri.size((1280, 720))
     fps, flip = round(uri.number("fps", 30, 1, 240)), round(uri.number("flip", 0, 0, 7))
     return (

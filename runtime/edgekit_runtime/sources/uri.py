@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from edgekit_runtime.errors import UsageError
 
@@ -41,6 +42,13 @@ class SourceUri:
             raise UsageError(f"{self.text}: {key} must be a number from {low:g} to {high:g}, not {text!r}.")
         return value
 
+    def device(self, expected: str, default: str = "0") -> int:
+        """The number of a device, which is what follows the scheme. Raises UsageError that says what is `expected`."""
+        number = self.body.removeprefix("/dev/video") or default
+        if not (number.isascii() and number.isdigit() and len(number) <= 3):
+            raise UsageError(f"{self.text}: {expected}.")
+        return int(number)
+
     def size(self, default: tuple[int, int]) -> tuple[int, int]:
         """The option `size=WIDTHxHEIGHT` as (width, height), each from 16 to 8192. Raises UsageError."""
         text = self.options.get("size")
@@ -70,6 +78,15 @@ class SourceUri:
 def redact(text: str) -> str:
     """The text with user names, passwords and tokens in URLs replaced by `***`; for every log and message."""
     return _SECRETS.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def split_url(url: str) -> SplitResult:
+    """A network address, taken apart. Raises UsageError for one without a host."""
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.hostname and parts.port != 0:
+            return parts
+    raise UsageError(f"{redact(url)} names no host.", hint=f"Write {url.partition(':')[0]}://HOST[:PORT]/PATH")
 
 
 def parse_uri(text: str) -> SourceUri:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending
+from edgekit_runtime.engines import Array, Image, Pending, check_settings
 from edgekit_runtime.engines.tensorrt import RTX, Library, load_library
 from edgekit_runtime.engines.tensorrt.builder import DTYPES, check_ports
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu, find_gpu
@@ -121,9 +121,7 @@ def open_variant(bundle: Bundle, variant: Variant) -> TensorRtEngine:
 
     Raises EngineError, which names the command that builds one: nothing is ever built here.
     """
-    unknown = sorted(set(variant.config) - ALLOWED_SETTINGS)
-    if unknown:
-        raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
+    check_settings(variant, ALLOWED_SETTINGS)
     gpu = find_gpu()
     library = load_library(variant.engine)
     plan = find_plan(bundle, variant, library, gpu)
