@@ -21,7 +21,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgekit_runtime import process
 from edgekit_runtime.beside import depth_modality
 from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
@@ -32,6 +31,7 @@ from edgekit_runtime.hot_swap import hot_swap
 from edgekit_runtime.loop import Loop
 from edgekit_runtime.model import Model, load
 from edgekit_runtime.overlay import Overlay, View
+from edgekit_runtime.service import watched
 from edgekit_runtime.sinks import check_sinks, default_sink, open_sink
 from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.smoothing import Smoothing
@@ -60,7 +60,7 @@ class Ready:
     beside: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "skipped": list(self.skipped), "beside": list(self.beside)}
+        return dict(vars(self))
 
 
 def run(
@@ -131,7 +131,7 @@ def run(
         def alive() -> bool:
             return view.paused or time.monotonic() - loop.turned < _ALIVE_S
 
-        with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), process.watched(alive):
+        with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), watched(alive):
             last = loop.run()
     if stats_file:
         _write_stats(stats_file, last)
@@ -268,19 +268,15 @@ def _write_stats(path: Path, stats: Stats) -> None:
 
 def explain(error: BaseException, program: str, log_format: str = "text") -> int:
     """Says on stderr in one or two lines what went wrong; returns the exit status."""
-    if log_format == "json" and not isinstance(error, BrokenPipeError):
-        known = isinstance(error, EdgekitError)
-        message = str(error.args[0]) if known and error.args else f"{type(error).__name__}: {error}"
-        status = error.exit_status if isinstance(error, EdgekitError) else 1
-        hint = error.hint if isinstance(error, EdgekitError) else ""
-        announce("failed", message, level=logging.ERROR, hint=hint, exit_status=status)
-        return status
-    if isinstance(error, EdgekitError):
-        print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_status
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    print(f"{program}: internal error: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
-    print("Please report it with the output of the same command and --debug.", file=sys.stderr)
-    return 1
+    if not isinstance(error, EdgekitError):
+        said = f"internal error: {type(error).__name__}: {error}".splitlines()[0]
+        error = EdgekitError(said, hint="Please report it with the output of the same command and --debug.")
+    if log_format == "json":
+        said = str(error.args[0])
+        announce("failed", said, level=logging.ERROR, hint=error.hint, exit_status=error.exit_status)
+    else:
+        print(f"{program}: {error}", file=sys.stderr)
+    return error.exit_status

@@ -8,16 +8,19 @@ _STARTED = time.monotonic()
 
 import argparse  # noqa: E402  (the clock of the first result starts before the imports)
 import json  # noqa: E402
+import math  # noqa: E402
+import os  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, NoReturn  # noqa: E402
+from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from edgekit_runtime import __version__  # noqa: E402
 from edgekit_runtime.errors import EdgekitError, UsageError  # noqa: E402
 from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr  # noqa: E402
-from edgekit_runtime.process import leave  # noqa: E402
 
 if TYPE_CHECKING:
     from edgekit_runtime.app import Ready
@@ -64,6 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """The command as a process of its own."""
     leave(main())
+
+
+# Threads that may be in native code for long; of others none outlives a run.
+_LASTING = ("bundles", "inference", "opening", "source ")
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process with that status, also while an engine or a driver works in a thread that nobody could wait for.
+
+    A native call that returns while Python is being taken down has its thread ended within frames of C++, which aborts
+    the process: where such a thread is alive, nothing is taken down.
+    """
+    if any(thread.name.startswith(_LASTING) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _service(arguments: Sequence[str]) -> int:
@@ -113,13 +134,11 @@ def _run(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from edgekit_runtime.prepare import prepare
 
-    progress = BuildProgress()
-    done = prepare(options.bundle, key=options.key, watch=progress.tick)
-    progress.done()
+    done = prepare(options.bundle, key=options.key, watch=Progress().building)
     for each in done:
         where = each.path or "in the bundle"
         took = "ready before" if each.was_there else f"built in {each.seconds:.0f} s"
-        print(f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}", file=sys.stderr)
+        announce("message", f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}")
     if options.json:
         prepared = [
             {
@@ -136,36 +155,16 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
-class BuildProgress:
-    """What the builder is at: one line that is rewritten on a terminal, now and then a line elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._spoke = 0.0
-
-    def tick(self, phase: str, seconds: float) -> None:
-        line = f"building the engine, {seconds:.0f} s" + (f": {phase}" if phase else "")
-        if self._terminal:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
-        elif not self._spoke or time.monotonic() - self._spoke >= _PLAIN_INTERVAL_S:
-            self._spoke = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
-
-    def done(self) -> None:
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 class Progress:
     """Says on stderr what runs and how: one line that is rewritten on a terminal, now and then a line elsewhere."""
 
     def __init__(self, log_format: str = "text") -> None:
         self.what: Ready | None = None
         self._terminal = sys.stderr.isatty() and log_format == "text"
-        self._spoke = time.monotonic()
+        self._spoke = -math.inf
 
     def ready(self, what: Ready) -> None:
-        self.what = what
+        self.what, self._spoke = what, time.monotonic()
         rate = f" at {what.source_fps:g} fps" if what.source_fps else ""
         lines = [f"{what.bundle}: {what.precision}, {what.engine}; {what.source}{rate}"]
         lines += [f"beside it: {line}" for line in what.beside]
@@ -175,11 +174,17 @@ class Progress:
     def stats(self, stats: Stats) -> None:
         trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}"
         line = f"{stats.frames} frames   {stats.fps:.1f} fps   age {stats.age_p50_ms:.0f} ms{trouble}"
+        self._say("stats", line, **stats.to_dict())
+
+    def building(self, phase: str, seconds: float) -> None:
+        self._say("message", f"building the engine, {seconds:.0f} s" + (f": {phase}" if phase else ""))
+
+    def _say(self, event: str, line: str, **facts: Any) -> None:
         if self._terminal:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - self._spoke >= _PLAIN_INTERVAL_S:
             self._spoke = time.monotonic()
-            announce("stats", line, **stats.to_dict())
+            announce(event, line, **facts)
 
     def done(self, stats: Stats) -> None:
         line = (

@@ -1,4 +1,8 @@
-"""`edgekit-run service`: the same command at every start of the machine, kept running by systemd."""
+"""`edgekit-run service`: the same command at every start of the machine, kept running by systemd.
+
+A program that systemd started tells it that it is ready, and now and then that it is alive: by sd_notify(3), texts to
+the socket that `NOTIFY_SOCKET` names.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,12 @@ import argparse
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -266,8 +273,36 @@ def _escape(text: str) -> str:
 def _group_exists(name: str) -> bool:
     import grp
 
+    return any(group.gr_name == name for group in grp.getgrall())
+
+
+def notify(text: str) -> None:
+    """Sends `READY=1`, `WATCHDOG=1` or the like; does nothing where nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect("\0" + address[1:] if address.startswith("@") else address)
+        sender.sendall(text.encode())
+
+
+@contextmanager
+def watched(alive: Callable[[], bool]) -> Iterator[None]:
+    """Ready from here on; says so often that it is alive as `WatchdogSec` of the unit wants, while `alive()`."""
+    stop = threading.Event()
+    period_us = os.environ.get("WATCHDOG_USEC", "")
+    ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+
+    def say() -> None:
+        while not stop.wait(int(period_us) / 3e6):
+            if alive():
+                notify("WATCHDOG=1")
+
+    if period_us.isdecimal() and ours:
+        threading.Thread(target=say, name="systemd", daemon=True).start()
+    notify("READY=1")
     try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
+        yield
+    finally:
+        notify("STOPPING=1")
+        stop.set()

@@ -172,7 +172,7 @@ def test_systemd_is_told_that_it_is_ready_alive_and_stopping(small_bundle: Path,
 
 
 def test_a_loop_that_hangs_is_not_said_to_be_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from edgekit_runtime import process
+    from edgekit_runtime import service
 
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
@@ -181,6 +181,6 @@ def test_a_loop_that_hangs_is_not_said_to_be_alive(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         monkeypatch.setenv("WATCHDOG_USEC", "60000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
-        with process.watched(lambda: False):
+        with service.watched(lambda: False):
             time.sleep(0.3)
         assert [listener.recv(100), listener.recv(100)] == [b"READY=1", b"STOPPING=1"]

@@ -16,8 +16,8 @@ import typer
 from edgekit._version import __version__
 from edgekit.commands import build, bundle, data, demo, doctor, experts, rounds, run, scores, training, view
 from edgekit.console import console
+from edgekit_runtime.cli import leave
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.process import leave
 
 INTERRUPTED = 130
 

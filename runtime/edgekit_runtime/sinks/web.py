@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,21 +140,16 @@ class Board:
     def figures(self) -> dict[str, Any]:
         """What the page shows, and `/metrics` with it."""
         with self._changed:
-            stats = self._meter.stats(0, self._state.value, self._reason)
-            recent = self._meter.recent_fps
+            stats = replace(
+                self._meter.stats(self._loop.dropped, self._state.value, self._reason),
+                engine_failures=self._loop.engine_failures,
+                bundle_swaps=self._loop.bundle_swaps,
+                fps=self._meter.recent_fps,
+            )
         view = self.context.view
         return {
+            **stats.to_dict(),
             "title": self.context.title,
-            "state": stats.state,
-            "reason": stats.reason,
-            "frames": stats.frames,
-            "dropped": self._loop.dropped,
-            "engine_failures": self._loop.engine_failures,
-            "bundle_swaps": self._loop.bundle_swaps,
-            "fps": round(recent, 1),
-            "age_p50_ms": round(stats.age_p50_ms, 1),
-            "age_p99_ms": round(stats.age_p99_ms, 1),
-            "inference_p50_ms": round(stats.inference_p50_ms, 2),
             "areas": self._areas,
             "opacity": round(view.opacity, 2),
             "depth": view.depth,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import cv2
 
@@ -25,20 +25,6 @@ _OPEN_TIMEOUT_S = 2.0
 # A driver that has not answered for so long never will; V4L2 says itself after ten seconds that nothing came.
 GIVEN_UP_S = 15.0
 _GIVEN_UP_TIMES = 3
-
-
-class Capture(Protocol):
-    """The part of `cv2.VideoCapture` that a camera needs."""
-
-    def isOpened(self) -> bool: ...  # noqa: N802
-
-    def read(self) -> tuple[bool, Any]: ...
-
-    def get(self, prop: int) -> float: ...
-
-    def set(self, prop: int, value: float) -> bool: ...
-
-    def release(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ class Camera(ThreadedSource):
 
     live = True
 
-    def __init__(self, uri: str, opener: Callable[[], Capture], wish: Wish) -> None:
+    def __init__(self, uri: str, opener: Callable[[], cv2.VideoCapture], wish: Wish) -> None:
         super().__init__(uri)
         self._opener = opener
         self._wish = wish
@@ -149,7 +135,7 @@ class Camera(ThreadedSource):
         super()._guard()
         self._ready.set()
 
-    def _open(self) -> Capture | None:
+    def _open(self) -> cv2.VideoCapture | None:
         capture = self._opener()
         if not capture.isOpened():
             capture.release()
@@ -171,7 +157,7 @@ class Camera(ThreadedSource):
         _LOG.info("%s: %s", self.uri, self.grant)
         return capture
 
-    def _reopen(self, reason: str) -> Capture | None:
+    def _reopen(self, reason: str) -> cv2.VideoCapture | None:
         """Tries again with growing pauses until it works or nobody wants it any more."""
         for pause in pauses():
             self._become(SourceState.RETRYING, f"{reason}; trying again every {pause:g} s")
