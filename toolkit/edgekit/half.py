@@ -43,7 +43,8 @@ def keep_float32(graph: bytes) -> bytes:
                 layer.remove(info)
                 layer.insert(1 if layer.find("data") is not None else 0, info)
             ElementTree.SubElement(info, "attribute", name="precise", version="0")
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written
 
 
 def _multiply_accumulates(convolution: ElementTree.Element) -> int:
