@@ -15,7 +15,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -40,13 +40,20 @@ _READ_ERRORS = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError
 class Bundle:
     """A verified bundle. `path` is where it lies, `manifest` what it says about itself, `text` its very bytes.
 
-    `signature` is what lies beside it, if anything does; it was verified where a key was given.
+    `signature` is what lies beside it, if anything does; it was verified where a key was given. `larger` is the bundle
+    of which this one is the next smaller size, if it is.
     """
 
     path: Path
     manifest: Manifest
     text: bytes = field(repr=False)
     signature: Signature | None = None
+    larger: Bundle | None = None
+
+    def smaller(self) -> Bundle | None:
+        """The same for the next smaller frames, None where it has none."""
+        manifest = self.manifest.reduced()
+        return None if manifest is None else replace(self, manifest=manifest, larger=self)
 
     def read(self, name: str) -> bytes:
         """The bytes of one file, checked against the manifest once more. Raises BundleError."""

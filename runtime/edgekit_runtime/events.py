@@ -4,7 +4,8 @@
      "state": "stalled", "reason": "no frame for 1 s"}
 
 `event` is one of `ready`, `stats`, `done`, `failed`, `state`, `engine_failed`, `engine_reopened`, `engine_replaced`,
-`bundle_swapped`, `bundle_refused`, `bundle_lost`, `skipping`, or `message` for everything else.
+`bundle_swapped`, `bundle_refused`, `bundle_lost`, `skipping`, `input_reduced`, `input_restored`, or `message` for
+everything else.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from edgekit_runtime.errors import EdgekitError, EngineError
 from edgekit_runtime.events import announce
+from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.model import Flight, Model, Result
 from edgekit_runtime.sources.base import Frame, SourceState
 
@@ -87,9 +88,13 @@ class Inference:
             late.close()
 
     def swap(self, model: Model) -> None:
-        """`model`, which is used up by this, takes over before the next frame."""
+        """`model`, which is used up by this, takes over before the next frame.
+
+        One that is another size of what runs gives way to a new bundle, and to an engine that has been replaced.
+        """
         with self._lock:
-            late, self._next = self._next, model
+            gives_way = model.instead_of is not None and self._next is not None
+            late, self._next = (model, self._next) if gives_way else (self._next, model)
         if late is not None:
             late.close()
 
@@ -219,9 +224,17 @@ class Inference:
             new, self._next = self._next, None
         if new is None:
             return
+        resizes = new.instead_of is not None
+        if resizes and new.instead_of is not self.model.variant:
+            new.close()
+            return
+        before = self.model.manifest
         self.model.close()
         self.model.become(new)
         self._failed_at, self._slowest_s = -math.inf, 0.0
+        if resizes:
+            _announce_size(before, new.manifest)
+            return
         self.swaps += 1
         announce(
             "bundle_swapped",
@@ -231,3 +244,12 @@ class Inference:
             engine=new.engine,
             precision=new.variant.precision,
         )
+
+
+def _announce_size(before: Manifest, after: Manifest) -> None:
+    sees = f"the network now sees {after.input_name} instead of {before.input_name}"
+    event, why, level = "input_restored", "fast enough for the source again", logging.INFO
+    if after.input_size < before.input_size:
+        event, why, level = "input_reduced", "too slow for the source", logging.WARNING
+    size, size_before = after.input_name, before.input_name
+    announce(event, f"{why}: {sees}", level=level, input_size=size, input_size_before=size_before)

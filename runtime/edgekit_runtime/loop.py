@@ -19,6 +19,7 @@ from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.model import Model, Result
 from edgekit_runtime.overlay import Overlay, Status
+from edgekit_runtime.quality import Quality
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.smoothing import Smoothing
 from edgekit_runtime.sources.base import Frame, Source, SourceState
@@ -78,6 +79,7 @@ class Loop:
         )
         self._said = SourceState.RUNNING
         self._backlog = Backlog()
+        self._quality = Quality(self._first)
         self.turned = time.monotonic()
 
     @property
@@ -106,6 +108,7 @@ class Loop:
                     self._report()
         finally:
             self._results.discard()
+            self._quality.stop()
             for companion in self._companions:
                 companion.stop(_JOIN_S)
             self._first.stop(_JOIN_S)
@@ -122,6 +125,7 @@ class Loop:
             self._meter.stats(self._dropped, state.value, reason),
             engine_failures=sum(each.failures for each in self.inferences),
             bundle_swaps=sum(each.swaps for each in self.inferences),
+            input_size=self._model.manifest.input_name,
         )
 
     @property
@@ -142,6 +146,7 @@ class Loop:
         return frame
 
     def _give(self, result: Result) -> None:
+        self._quality.note(result.timing)
         if self._smoothing is not None:
             result = self._smoothing(result)
         if self._source.live:
@@ -175,9 +180,11 @@ class Loop:
     def _report(self) -> None:
         for inference in self.inferences:
             inference.watch()
-        share = self._backlog.look(self._meter.frames, self._dropped) if self._source.live else None
-        if share is not None:
-            self._announce_backlog(share)
+        if self._source.live:
+            share = self._backlog.look(self._meter.frames, self._dropped)
+            if share is not None:
+                self._announce_backlog(share)
+            self._quality.look(self._source.dropped)
         stats = self.stats()
         for sink in self._sinks:
             sink.report(stats)

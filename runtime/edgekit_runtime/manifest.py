@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,8 +68,19 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Smaller:
+    """The same network for smaller frames: the shapes of input and outputs, in their order, and what runs it."""
+
+    input: tuple[int, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A checked manifest. `variants` are in order of preference; `candidates` is the build's whole table.
+
+    `smaller` is what a live source may get that is too fast for `variants`, the largest first.
 
     `camera` is what cameras are asked for where the user says nothing, as the options of a source (`size`, `fps`,
     `format`), `display` how results are shown at first (`opacity` 0..1, `depth`).
@@ -86,11 +97,17 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     camera: Mapping[str, str] = field(default_factory=dict)
     display: Mapping[str, Any] = field(default_factory=dict)
+    smaller: tuple[Smaller, ...] = ()
 
     @property
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the frames that the network reads."""
         return self.input.shape[1], self.input.shape[2]
+
+    @property
+    def input_name(self) -> str:
+        """The same as people write it, WIDTHxHEIGHT."""
+        return f"{self.input.shape[2]}x{self.input.shape[1]}"
 
     @property
     def taxonomy(self) -> Taxonomy | None:
@@ -100,6 +117,15 @@ class Manifest:
                 return output.modality.taxonomy
         return None
 
+    def reduced(self) -> Manifest | None:
+        """As if the bundle had been built for the next smaller frames alone; None where it has none."""
+        if not self.smaller:
+            return None
+        first, *rest = self.smaller
+        outputs = (replace(spec, shape=shape) for spec, shape in zip(self.outputs, first.outputs, strict=True))
+        spec = replace(self.input, shape=first.input)
+        return replace(self, input=spec, outputs=tuple(outputs), variants=first.variants, smaller=tuple(rest))
+
     def to_json(self) -> str:
         table = {
             "schema": SCHEMA_VERSION,
@@ -108,12 +134,13 @@ class Manifest:
             "created": self.created,
             "input": _tensor_table(self.input),
             "outputs": [_tensor_table(output) for output in self.outputs],
-            "variants": [{**vars(variant), "config": dict(variant.config)} for variant in self.variants],
+            "variants": _variant_tables(self.variants),
             "files": {path: vars(entry) for path, entry in sorted(self.files.items())},
             "candidates": [dict(row) for row in self.candidates],
             "provenance": dict(self.provenance),
             "camera": dict(self.camera),
             "display": dict(self.display),
+            "smaller": [{**vars(each), "variants": _variant_tables(each.variants)} for each in self.smaller],
         }
         return json.dumps(table, indent=1, allow_nan=False) + "\n"
 
@@ -143,15 +170,15 @@ class Manifest:
 
 def _parse(table: dict[str, Any]) -> Manifest:
     files = {_path(path): _file(path, entry) for path, entry in dict(table["files"]).items()}
-    variants = tuple(_variant(entry, files) for entry in table["variants"])
-    if not variants:
-        raise ValueError("variants is empty")
+    variants = _variants(table, files)
     outputs = tuple(_tensor(entry, modality=True) for entry in table["outputs"])
     if not outputs:
         raise ValueError("outputs is empty")
     spec = _tensor(table["input"], modality=False)
-    if len(spec.shape) != 4 or spec.shape[0] != 1 or spec.shape[3] != 3 or spec.dtype != "uint8":
-        raise ValueError(f"input must be uint8 [1, H, W, 3], not {spec.dtype} {list(spec.shape)}")
+    smaller = tuple(_smaller(entry, files, outputs) for entry in table.get("smaller", []))
+    for shape in (spec.shape, *(each.input for each in smaller)):
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or spec.dtype != "uint8":
+            raise ValueError(f"input must be uint8 [1, H, W, 3], not {spec.dtype} {list(shape)}")
     return Manifest(
         name=_text(table, "name"),
         profile=_text(table, "profile"),
@@ -164,6 +191,7 @@ def _parse(table: dict[str, Any]) -> Manifest:
         provenance=dict(table.get("provenance", {})),
         camera=_camera(table.get("camera", {})),
         display=dict(table.get("display", {})),
+        smaller=smaller,
     )
 
 
@@ -180,6 +208,10 @@ def _tensor_table(spec: TensorSpec) -> dict[str, Any]:
     if spec.modality:
         table["modality"] = spec.modality.to_dict()
     return table
+
+
+def _variant_tables(variants: tuple[Variant, ...]) -> list[dict[str, Any]]:
+    return [{**vars(variant), "config": dict(variant.config)} for variant in variants]
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
@@ -216,18 +248,35 @@ def _file(path: str, entry: Mapping[str, Any]) -> FileEntry:
     return FileEntry(size, sha256)
 
 
-def _tensor(entry: Mapping[str, Any], *, modality: bool) -> TensorSpec:
-    shape = entry["shape"]
+def _shape(shape: object) -> tuple[int, ...]:
     if not isinstance(shape, list) or not all(
         isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 16384 for n in shape
     ):
         raise ValueError(f"shape {shape!r} must be a list of positive whole numbers")
+    return tuple(shape)
+
+
+def _tensor(entry: Mapping[str, Any], *, modality: bool) -> TensorSpec:
     return TensorSpec(
         name=_text(entry, "name"),
-        shape=tuple(shape),
+        shape=_shape(entry["shape"]),
         dtype=_text(entry, "dtype"),
         modality=Modality.from_dict(entry["modality"]) if modality else None,
     )
+
+
+def _variants(table: Mapping[str, Any], files: Mapping[str, FileEntry]) -> tuple[Variant, ...]:
+    variants = tuple(_variant(entry, files) for entry in table["variants"])
+    if not variants:
+        raise ValueError("variants is empty")
+    return variants
+
+
+def _smaller(entry: Mapping[str, Any], files: Mapping[str, FileEntry], outputs: tuple[TensorSpec, ...]) -> Smaller:
+    shapes = tuple(map(_shape, entry["outputs"]))
+    if len(shapes) != len(outputs):
+        raise ValueError("smaller must have as many outputs as the bundle")
+    return Smaller(_shape(entry["input"]), shapes, _variants(entry, files))
 
 
 def _variant(entry: Mapping[str, Any], files: Mapping[str, FileEntry]) -> Variant:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ class Beside:
 class Model:
     """An opened bundle. Call it with a frame; use it from one thread at a time; close it (or use `with`)."""
 
-    def __init__(self, bundle: Bundle, opened: Opened) -> None:
+    def __init__(self, bundle: Bundle, opened: Opened, instead_of: Variant | None = None) -> None:
+        self.instead_of = instead_of
         self._hold(bundle, opened)
 
     def _hold(self, bundle: Bundle, opened: Opened) -> None:
@@ -145,16 +148,47 @@ class Model:
 
     def reopened(self) -> Model:
         """The same variant of the same bundle, opened anew and warmed up. Raises EngineError and BundleError."""
-        again = Model(self._bundle, Opened(open_engine(self._bundle, self.variant), self.variant, self.skipped))
-        again.warm_up()
-        return again
+        return self._opened_as(self._bundle, self.variant)
+
+    def smaller(self) -> Callable[[], Model] | None:
+        """Opens the same network for the next smaller frames on the same engine, warmed up; None where there is none.
+
+        What is opened has in `instead_of` the variant that it is to replace. Raises EngineError and BundleError.
+        """
+        return self._resized(self._bundle.smaller())
+
+    def larger(self) -> Callable[[], Model] | None:
+        """The way back from `smaller`."""
+        return self._resized(self._bundle.larger)
+
+    @property
+    def enlargement(self) -> float:
+        """How many times as many pixels the next larger frames have; 1 where there are none."""
+        larger = self._bundle.larger or self._bundle
+        return math.prod(larger.manifest.input_size) / math.prod(self.manifest.input_size)
+
+    def _resized(self, bundle: Bundle | None) -> Callable[[], Model] | None:
+        if bundle is not None:
+            for variant in bundle.manifest.variants:
+                if (variant.engine, variant.device) == (self.variant.engine, self.variant.device):
+                    return partial(self._opened_as, bundle, variant, self.variant)
+        return None
+
+    def _opened_as(self, bundle: Bundle, variant: Variant, instead_of: Variant | None = None) -> Model:
+        model = Model(bundle, Opened(open_engine(bundle, variant), variant, self.skipped), instead_of)
+        model.warm_up()
+        return model
 
     def fallen_back(self, reason: str, engine: str | None = None) -> Model:
         """The next variant that runs here, in the bundle's order; `reason` is why this one no longer does.
 
-        `engine` restricts the choice, as for `load`. Raises EngineError when there is none left, and BundleError.
+        In the place of one for smaller frames, the first for the bundle's own. `engine` restricts the choice, as for
+        `load`. Raises EngineError when there is none left, and BundleError.
         """
-        return _open_warm(self._bundle, engine, (*self.skipped, Skipped(self.variant, reason)))
+        whole = self._bundle
+        while whole.larger:
+            whole = whole.larger
+        return _open_warm(whole, engine, (*self.skipped, Skipped(self.variant, reason)))
 
     def become(self, other: Model) -> None:
         """Goes on as `other`, which is used up by this. What ran before is not closed: it may hang."""

@@ -17,7 +17,8 @@ class Stats:
     milliseconds; `dropped` frames were replaced by newer ones (live sources only); `inference_p50_ms` is the engine
     alone; `first_result_s` the time from the start of the program to the first result, None before there is one;
     `engine_failures` counts how often an engine failed and was opened again or replaced, `bundle_swaps` how often a new
-    bundle took over; `state` and `reason` are the source's, or the engine's while that is in trouble.
+    bundle took over; `input_size` (WIDTHxHEIGHT) is what the network sees now; `state` and `reason` are the source's,
+    or the engine's while that is in trouble.
     """
 
     frames: int = 0
@@ -29,6 +30,7 @@ class Stats:
     first_result_s: float | None = None
     engine_failures: int = 0
     bundle_swaps: int = 0
+    input_size: str = ""
     state: str = "running"
     reason: str = ""
 
@@ -107,7 +109,10 @@ class Meter:
 
 
 class Backlog:
-    """Whether a live source is too fast: over a tenth of its frames skipped in five looks, one a second or so."""
+    """Whether a live source is too fast: over a tenth of its frames skipped in five looks, one a second or so.
+
+    `rate` is how many frames a second it had in that time, 0 until then.
+    """
 
     _LOOKS = 5
     _HIGH, _LOW = 0.1, 0.02
@@ -115,17 +120,20 @@ class Backlog:
     def __init__(self) -> None:
         self._counts: deque[tuple[float, int, int]] = deque(maxlen=self._LOOKS + 1)
         self.skipping = False
+        self.rate = 0.0
 
     def look(self, frames: int, dropped: int) -> float | None:
         """The share of frames that is skipped, if `skipping` has just changed; `frames` and `dropped` so far."""
         now = time.monotonic()
         if self._counts and now - self._counts[-1][0] > 3:
             self._counts.clear()  # a sink that paused is no backlog
+            self.rate = 0.0
         self._counts.append((now, frames, dropped))
         if len(self._counts) <= self._LOOKS:
             return None
-        _, frames_before, dropped_before = self._counts[0]
+        began, frames_before, dropped_before = self._counts[0]
         shown, lost = frames - frames_before, dropped - dropped_before
+        self.rate = (shown + lost) / (now - began)
         share = lost / (shown + lost) if shown + lost else 0.0
         if self.skipping if share < self._LOW else not self.skipping and share > self._HIGH:
             self.skipping = not self.skipping

@@ -9,12 +9,13 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from edgekit_runtime.files import digest_bytes
-from edgekit_runtime.manifest import MANIFEST, Manifest, TensorSpec, Variant
+from edgekit_runtime.manifest import MANIFEST, Manifest, Smaller, TensorSpec, Variant
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
 TAXONOMY = Taxonomy("blobs", ("dark", "blue", "green", "red"), ((40, 40, 40), (0, 0, 255), (0, 255, 0), (255, 0, 0)))
@@ -183,13 +184,29 @@ def make_bundle(
     fragile: bool = False,
     name: str = "blobs",
     taxonomy: Taxonomy = TAXONOMY,
+    smaller: tuple[tuple[int, int], ...] = (),
 ) -> Path:
-    """A whole bundle; a folder unless `path` ends in .edgekit."""
-    files: dict[str, bytes] = {}
-    if any(variant.model == OPENVINO.model for variant in variants):
-        files |= openvino_files(height, width, depth=depth)
-    if any(variant.model == ONNXRUNTIME.model for variant in variants):
-        files |= onnx_files(height, width, fragile=fragile)
-    manifest = manifest_for(files, variants, height, width, depth=depth, name=name, taxonomy=taxonomy).to_json()
+    """A whole bundle; a folder unless `path` ends in .edgekit. `smaller` are (height, width) of further inputs."""
+
+    def network(height: int, width: int) -> dict[str, bytes]:
+        files: dict[str, bytes] = {}
+        if any(variant.model == OPENVINO.model for variant in variants):
+            files |= openvino_files(height, width, depth=depth)
+        if any(variant.model == ONNXRUNTIME.model for variant in variants):
+            files |= onnx_files(height, width, fragile=fragile)
+        return files
+
+    files, further = network(height, width), []
+    for size in smaller:
+        folder = "{1}x{0}".format(*size)
+        files |= {f"{folder}/{file}": data for file, data in network(*size).items()}
+        further.append(
+            Smaller(
+                (1, *size, 3),
+                ((1, size[0] // STRIDE, size[1] // STRIDE), *([(1, *size)] if depth else [])),
+                tuple(replace(variant, model=f"{folder}/{variant.model}") for variant in variants),
+            )
+        )
+    manifest = manifest_for(files, variants, height, width, depth=depth, name=name, taxonomy=taxonomy)
     write = write_zip if path.suffix == ".edgekit" else write_folder
-    return write(path, files, manifest)
+    return write(path, files, replace(manifest, smaller=tuple(further)).to_json())
