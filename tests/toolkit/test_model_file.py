@@ -232,6 +232,19 @@ def test_an_onnx_file_becomes_a_bundle_that_passed_the_gate(
     assert "ONNX Runtime" in Path(document["report"]).read_text(encoding="utf-8")
 
 
+def test_an_onnx_file_of_open_size_takes_smaller_frames_and_one_of_fixed_size_does_not(
+    folder: Path, profile: Profile, tmp_path: Path
+) -> None:
+    assert find_model(str(folder / "net.onnx"), profile, None, None).at((64, 96)) is None
+    write_onnx(tmp_path / "net.onnx", size=("h", "w"))
+    (tmp_path / "net.toml").write_bytes((folder / "net.toml").read_bytes())
+    smaller = find_model(str(tmp_path / "net.onnx"), profile, None, None).at((60, 96))
+    assert smaller is not None
+    assert smaller.input_size == smaller.network_size == (64, 96)
+    found, wanted = compiled(smaller, a_picture((64, 96)), "onnxruntime"), expected(a_picture((64, 96)))
+    assert np.mean(found["labels"] == wanted["labels"]) > 0.98
+
+
 @pytest.mark.parametrize("name", ["Net", "eight"])
 def test_a_torch_module_answers_in_a_bundle_as_it_does_in_pytorch(name: str, folder: Path, profile: Profile) -> None:
     exporter = find_model(f"{folder / 'net.py'}:{name}", profile, None, None)

@@ -100,6 +100,23 @@ def test_weights_alone_in_int8_halve_a_large_network(
         assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
+@pytest.mark.parametrize("network", ["dpt", "segformer"])
+def test_they_take_smaller_frames(network: str, profile: Profile, request: pytest.FixtureRequest) -> None:
+    smaller = Exporter(of_checkpoint(str(request.getfixturevalue(network)), FRAME), profile).at((30, 60))
+    assert smaller is not None
+    assert smaller.network_size == smaller.input_size == (32, 64)
+    floats = make_candidate(
+        make_form(smaller, "onnxruntime", "fp32", Material((), (), "nothing", {})),
+        Target("onnxruntime"),
+        "fp32",
+        profile,
+    )
+    image = cv2.resize(_frame(), (64, 32))
+    with opened(smaller, [floats]) as (engines, _):
+        ((name, found),) = engines[floats.key].infer(image[None]).items()
+        assert np.mean(np.abs(found[0] - smaller.reference(image)[name]) < 0.01) > 0.98
+
+
 def test_semantics_bring_their_taxonomy(segformer: Path, profile: Profile) -> None:
     source = of_checkpoint(str(segformer), FRAME)
     assert (source.stride, source.name) == (4, "my-segformer")

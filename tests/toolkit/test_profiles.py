@@ -55,6 +55,19 @@ def test_an_unknown_profile_is_answered_with_the_closest() -> None:
         ('fallbacks = ["onnxruntime TPU"]\n', r"line 2: fallbacks.0 = 'onnxruntime TPU'", ""),
         ('hint = "speed"\n', r"line 2: hint", ""),
         ("[machine]\nboards = 3\n", r"line 3: there is no setting 'machine.boards'", "'board'"),
+        (
+            'smaller_inputs = ["960x544"]\n',
+            r"line 2: smaller_inputs = .*: each must be smaller than the one before",
+            "",
+        ),
+        ('smaller_inputs = ["320x176", "480x256"]\n', r"line 2: smaller_inputs = .*: each must be smaller", ""),
+        ('smaller_inputs = ["small"]\n', r"line 2: smaller_inputs.0 = 'small': a size is written WIDTHxHEIGHT", ""),
+        ('smaller_inputs = ["64x64"]\nnetwork_size = "96x96"\n', r"line 2: smaller_inputs = .*: they say what the", ""),
+        (
+            'smaller_inputs = ["64x64"]\ntarget = "tensorrt"\n',
+            r"line 2: smaller_inputs = .*: they are for OpenVINO",
+            "",
+        ),
         ("precisions = []\n", r"line 2: precisions", ""),
         ("input_size = [8, 960]\n", r"line 2: input_size", ""),
         ("allowed_drop_points = nan\n", r"line 2: allowed_drop_points", ""),
@@ -102,7 +115,9 @@ def test_profiles_are_listed_with_what_this_machine_can_run(edgekit: Callable[..
     one = json.loads(edgekit("profiles", "laptop-cpu", "--json").out)["profiles"]
     assert [profile["input_size"] for profile in one] == [[544, 960]]
     assert "laptop-cpu" in edgekit("profiles").err
-    assert "Raspberry Pi 5" in edgekit("profiles", "raspberry-pi-5").err
+    pi = edgekit("profiles", "raspberry-pi-5").err
+    assert "Raspberry Pi 5" in pi
+    assert "480x256, 320x176" in pi
 
 
 def test_tables_of_a_profile_are_inherited_key_by_key(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,12 +26,13 @@ from edgekit.material import Material, gather
 from edgekit.profiles import Profile
 from edgekit.quantise import WAYS
 from edgekit.report import write_report
+from edgekit.smaller import make_smaller
 from edgekit.targets import EngineName, Precision, unbuildable, unsupported
 from edgekit.trial import measure
 from edgekit_runtime.bundle import SUFFIX
 from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError, EdgekitError
-from edgekit_runtime.manifest import Manifest, Variant
+from edgekit_runtime.manifest import Manifest
 from edgekit_student.checkpoint import CONFIG, WEIGHTS
 from edgekit_student.student import load_student
 
@@ -115,13 +116,15 @@ def build(
     shipped = [chosen, *fallbacks]
     metric = "miou" if material.labelled else "miou against fp32"
     files = {name: data for row in shipped for name, data in row.candidate.files.items()}
+    smaller, more = make_smaller(exporter, shipped, material, say)
+    files |= more
     manifest = Manifest(
         name=source.name,
         profile=profile.name,
         created=_now(),
         input=exporter.input,
         outputs=exporter.outputs,
-        variants=tuple(_variant(row) for row in shipped),
+        variants=tuple(map(gate.variant, shipped)),
         files=file_entries(files),
         candidates=tuple(gate.candidate_table(rows, profile, chosen, fallbacks, metric)),
         provenance={
@@ -130,6 +133,7 @@ def build(
         },
         camera=profile.camera.options,
         display={"target_fps": profile.target_fps, **profile.display.model_dump()},
+        smaller=smaller,
     )
     write_zip(path, manifest, files)
     report = write_report(path, manifest, tuple(skipped), trial, chosen)
@@ -175,17 +179,6 @@ def _check_engine(profile: Profile) -> None:
     reason = unbuildable(profile.target)
     if reason:
         raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=_BRINGS[profile.target.engine])
-
-
-def _variant(row: Measured) -> Variant:
-    """The variant with what was measured of it."""
-    return replace(
-        row.candidate.variant,
-        p50_ms=gate.rounded(row.p50_ms, 3),
-        miou=gate.rounded(row.miou),
-        drop=gate.rounded(row.drop),
-        depth_error=gate.rounded(row.baseline.depth_error),
-    )
 
 
 def _provenance(exporter: Exportable, material: Material) -> dict[str, Any]:

@@ -178,6 +178,12 @@ class Exporter:
         # Odd sizes at the coarser scales would have to be cropped, which costs a copy each.
         return rounded_up(wanted, self.source.multiple)
 
+    def at(self, size: Size) -> Exporter | None:
+        """The same for frames of that size, rounded up to what the network takes; None where it takes no other."""
+        if self.source.fixed:
+            return None
+        return replace(self, profile=self.profile.at(rounded_up(size, self.source.multiple)))
+
     @property
     def network_size(self) -> Size:
         """(height, width) that the network itself works at; the graph resizes when it is not `input_size`.

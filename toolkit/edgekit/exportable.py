@@ -62,6 +62,9 @@ class Exportable(Protocol):
     def for_gpus(self) -> Exportable:
         """The same, with what is done to the picture in the way that GPUs have fastest."""
 
+    def at(self, size: Size) -> Exportable | None:
+        """The same for frames of about that size, None where the network takes no other."""
+
     def reference(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """What the network says without any of our graph, of uint8 BGR `(H, W, 3)` at `input_size`: the outputs by
         name, uint8 and float32 `(h, w)`.

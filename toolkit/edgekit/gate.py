@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgekit.candidates import BASELINE, Measured
 from edgekit.profiles import Profile
 from edgekit.targets import Target
 from edgekit_runtime.errors import BuildError
+from edgekit_runtime.manifest import Variant
 
 # The exported float32 graph is the same arithmetic as the original's, in another order.
 SAME_GRAPH = 0.995
@@ -81,6 +83,17 @@ def require(rows: Sequence[Measured], profile: Profile) -> Measured:
         f"No candidate passed the accuracy gate of {profile.name}: {'; '.join(reasons) or 'none could be run'}.",
         hint="Allow more (allowed_drop_points, allowed_depth_error_percent), "
         f"add {BASELINE} to precisions, or train the student further.",
+    )
+
+
+def variant(row: Measured) -> Variant:
+    """The variant with what was measured of it."""
+    return replace(
+        row.candidate.variant,
+        p50_ms=rounded(row.p50_ms, 3),
+        miou=rounded(row.miou),
+        drop=rounded(row.drop),
+        depth_error=rounded(row.baseline.depth_error),
     )
 
 

@@ -41,14 +41,33 @@ def manifest_schema() -> dict[str, Any]:
                 "additionalProperties": {"type": "string", "pattern": "^[A-Za-z0-9.]{1,20}$"},
             },
             "display": {"type": "object", "description": "how results are shown at first"},
+            "smaller": {
+                "type": "array",
+                "description": "the same network for smaller frames, the largest first",
+                "items": {"$ref": "#/$defs/smaller"},
+            },
         },
         "$defs": {
+            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 16384}},
+            "smaller": {
+                "type": "object",
+                "required": ["input", "outputs", "variants"],
+                "properties": {
+                    "input": {"$ref": "#/$defs/shape"},
+                    "outputs": {
+                        "type": "array",
+                        "description": "shapes, in the order of the bundle's outputs",
+                        "items": {"$ref": "#/$defs/shape"},
+                    },
+                    "variants": {"$ref": "#/properties/variants"},
+                },
+            },
             "tensor": {
                 "type": "object",
                 "required": ["name", "shape", "dtype"],
                 "properties": {
                     "name": _TEXT,
-                    "shape": {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 16384}},
+                    "shape": {"$ref": "#/$defs/shape"},
                     "dtype": _TEXT,
                 },
             },

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,14 @@ class Material:
     @property
     def labelled(self) -> bool:
         return all(frame.labels is not None for frame in self.judged)
+
+    def at(self, size: Size) -> Material:
+        """The same frames at another size; labels stay as they are."""
+        return replace(
+            self,
+            calibration=tuple(_resized(image, size) for image in self.calibration),
+            judged=tuple(replace(frame, image=_resized(frame.image, size)) for frame in self.judged),
+        )
 
 
 def gather(data: Path | str | None, taxonomy: Taxonomy | None, size: Size, calibration: int, judged: int) -> Material:
@@ -174,7 +182,10 @@ def _spread(frames: list[tuple[Video, int]], count: int) -> list[tuple[Video, in
 
 def _bgr(rgb: npt.NDArray[Any], size: Size) -> Image:
     """What the runtime would hand to the graph: BGR at its input size, resized as the runtime does."""
-    image: Image = cv2.cvtColor(np.ascontiguousarray(rgb, np.uint8), cv2.COLOR_RGB2BGR)
+    return _resized(np.asarray(cv2.cvtColor(np.ascontiguousarray(rgb, np.uint8), cv2.COLOR_RGB2BGR), np.uint8), size)
+
+
+def _resized(image: Image, size: Size) -> Image:
     if image.shape[:2] == size:
         return image
     method = cv2.INTER_AREA if image.shape[0] >= 2 * size[0] else cv2.INTER_LINEAR

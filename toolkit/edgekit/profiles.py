@@ -6,14 +6,25 @@ come with edgekit; a path to a `.toml` file is a profile of one's own.
 
 from __future__ import annotations
 
+import math
 import platform
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from edgekit.machine import board_name
 from edgekit.targets import CPU, TENSORRT, Hint, Precision, Target, absent, target_of
@@ -91,6 +102,7 @@ class Profile(BaseModel):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
     input_size: Size
     network_size: Literal["student", "input"] | Size
+    smaller_inputs: tuple[Size, ...] = ()
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
     spinning: bool
@@ -107,6 +119,23 @@ class Profile(BaseModel):
     display: Display = Display()
     power: str = ""
     doctor: tuple[str, ...] = ()
+
+    @field_validator("smaller_inputs")
+    @classmethod
+    def _descend(cls, sizes: tuple[Size, ...], info: ValidationInfo) -> tuple[Size, ...]:
+        told = info.data  # without what is wrong itself
+        if sizes and isinstance(told.get("network_size"), tuple):
+            raise ValueError('they say what the network sees: network_size must be "student" or "input"')
+        if sizes and "target" in told and told["target"].engine in TENSORRT:
+            raise ValueError("they are for OpenVINO and ONNX Runtime")
+        for larger, size in pairwise([told.get("input_size", (math.inf, math.inf)), *sizes]):
+            if not (size[0] < larger[0] and size[1] < larger[1]):
+                raise ValueError("each must be smaller than the one before, the first than input_size")
+        return sizes
+
+    def at(self, size: Size) -> Profile:
+        """The same for frames of another size, which the network then sees as they are."""
+        return self.model_copy(update={"input_size": size, "network_size": "input", "smaller_inputs": ()})
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -5,7 +5,7 @@ The operations that are added mean the same in every opset from `OLDEST_OPSET` o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,12 @@ class OnnxExporter:
         if self.profile.network_size != "student":
             return self.profile.input_size
         return self.source.input_size or rounded_up(self.profile.input_size, _MULTIPLE)
+
+    def at(self, size: Size) -> OnnxExporter | None:
+        """The same for frames of that size, rounded up; None where the file takes no other."""
+        if self.source.fixed_size:
+            return None
+        return replace(self, profile=self.profile.at(rounded_up(size, _MULTIPLE)))
 
     @property
     def network_size(self) -> Size:

@@ -217,6 +217,17 @@ def _document(built: Built) -> dict[str, Any]:
         "data": built.origin,
         "candidates": [dict(row) for row in built.candidates],
         "skipped": [vars(skip) for skip in built.skipped],
+        "smaller": [
+            {
+                "input_size": list(each.input[1:3]),
+                "engine": variant.engine,
+                "precision": variant.precision,
+                "p50_ms": variant.p50_ms,
+                "miou": variant.miou,
+            }
+            for each in built.manifest.smaller
+            for variant in each.variants
+        ],
         "doubts": list(built.doubts),
         "report": str(built.report),
         "seconds": round(built.seconds, 1),
@@ -262,6 +273,12 @@ def _show(built: Built) -> None:
     for row in built.candidates:
         if row["rejected"]:
             console.print(f"Refused: {_name(row)}: {row['rejected']}.", markup=False)
+    for each in built.manifest.smaller:
+        for variant in each.variants:
+            took = "not timed" if variant.p50_ms is None else f"{variant.p50_ms:.2f} ms"
+            miou = "" if variant.miou is None else f", mIoU {100 * variant.miou:.2f} %"
+            size = f"{each.input[2]}x{each.input[1]}"
+            console.print(f"Smaller input {size}: {variant.engine} {variant.precision}, {took}{miou}.", markup=False)
     for skip in built.skipped:
         console.print(f"Not tried: {skip.candidate}: {skip.reason}.", markup=False)
     if reasons := list(dict.fromkeys(row["not_measured"] for row in built.candidates if row["not_measured"])):
@@ -276,8 +293,10 @@ def _show(built: Built) -> None:
         console.print(f"Input: the size that the network was trained at; the profile's is {_by(asked)} (network_size).")
     if network != built.manifest.input_size:
         console.print(f"The network sees the input at {_by(network)} (network_size of the profile).")
-    size = built.bundle.stat().st_size / 1e6
-    console.print(f"{built.bundle} ({size:.2f} MB) in {built.seconds:.0f} s; {built.report} shows it", markup=False)
+    megabytes = built.bundle.stat().st_size / 1e6
+    console.print(
+        f"{built.bundle} ({megabytes:.2f} MB) in {built.seconds:.0f} s; {built.report} shows it", markup=False
+    )
     say_doubts(built.doubts)
     if power := provenance["profile"]["power"]:
         console.print(f"On the device: {power}", markup=False)
@@ -300,7 +319,12 @@ def _profile_table(profile: Profile) -> dict[str, Any]:
 
 
 def _show_profile(profile: Profile) -> None:
-    table = {**_profile_table(profile), "input_size": _by(profile.input_size), "network_size": _network(profile)}
+    table = {
+        **_profile_table(profile),
+        "input_size": _by(profile.input_size),
+        "network_size": _network(profile),
+        "smaller_inputs": [_by(size) for size in profile.smaller_inputs],
+    }
     for key, value in table.items():
         console.print(f"{key:20} {_plain(value)}", markup=False)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edgekit_runtime.bundle import Bundle
+    from edgekit_runtime.manifest import Variant
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="An .edgekit file, its folder, or one unpacked.")
@@ -174,12 +175,10 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
             what = f"{modality.taxonomy.name}: {', '.join(modality.taxonomy.classes)}"
         yield "gives", f"{output.name} {output.shape[-1]}x{output.shape[-2]}, {what}"
     for variant in manifest.variants:
-        figures = [f"{variant.p50_ms:.2f} ms" if variant.p50_ms is not None else "not timed"]
-        if variant.miou is not None:
-            figures.append(f"mIoU {100 * variant.miou:.1f} %, {100 * (variant.drop or 0):.2f} below fp32")
-        if variant.depth_error is not None:
-            figures.append(f"depth {100 * variant.depth_error:.2f} % off fp32")
-        yield "runs on", f"{variant.engine} {variant.device}, {variant.precision}: {'; '.join(figures)}"
+        yield "runs on", _found(variant)
+    for smaller in manifest.smaller:
+        for variant in smaller.variants:
+            yield "smaller", f"{smaller.input[2]}x{smaller.input[1]}, {_found(variant)}"
     host = provenance.get("host", {})
     if host:
         yield "built on", f"{host.get('cpu')}, {', '.join(f'{k} {v}' for k, v in provenance.get('tools', {}).items())}"
@@ -191,6 +190,15 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         )
     for doubt in provenance.get("doubts", []):
         yield "doubt", doubt
+
+
+def _found(variant: Variant) -> str:
+    figures = [f"{variant.p50_ms:.2f} ms" if variant.p50_ms is not None else "not timed"]
+    if variant.miou is not None:
+        figures.append(f"mIoU {100 * variant.miou:.1f} %, {100 * (variant.drop or 0):.2f} below fp32")
+    if variant.depth_error is not None:
+        figures.append(f"depth {100 * variant.depth_error:.2f} % off fp32")
+    return f"{variant.engine} {variant.device}, {variant.precision}: {'; '.join(figures)}"
 
 
 def _flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
