@@ -12,7 +12,7 @@ import pytest
 from bundles import ONNXRUNTIME, OPENVINO, make_bundle
 
 from edgekit_runtime import Loop, Model, Result, Sink, Stats, engines, load, loop, model, open_source, quality
-from edgekit_runtime.engines.base import Engine
+from edgekit_runtime.engines import Engine
 from edgekit_runtime.overlay import Overlay
 from edgekit_runtime.smoothing import Smoothing
 
