@@ -5,15 +5,16 @@ larger one back when there has been time for it for long.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 import numpy as np
 
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.events import announce
+from edgekit_runtime.handoff import in_background
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.manifest import Variant
 from edgekit_runtime.model import Model, Timing
@@ -35,7 +36,7 @@ class Quality:
         self._frames = 0
         self._times: deque[float] = deque(maxlen=32)
         self._pause_s = PAUSE_S
-        self._opening: threading.Thread | None = None
+        self._opening: Future[None] | None = None
         self._failed = self._stopped = False
         self._variant: Variant | None = None
         self._failures = 0
@@ -53,7 +54,7 @@ class Quality:
         if (self._variant, self._failures) != (model.variant, self._inference.failures):
             self._begin(now)
         self._backlog.look(self._frames, dropped)
-        opening = self._opening is not None and self._opening.is_alive()
+        opening = self._opening is not None and not self._opening.done()
         if not self._backlog.rate or not self._times or self._failed or opening:
             self._spare = now
             return
@@ -73,7 +74,7 @@ class Quality:
     def stop(self) -> None:
         self._stopped = True
         if self._opening is not None:
-            self._opening.join(_JOIN_S)
+            wait([self._opening], _JOIN_S)
 
     def _begin(self, now: float) -> None:
         """Another size, another bundle, or an engine that had failed: what was measured before says nothing of it."""
@@ -97,5 +98,4 @@ class Quality:
             else:
                 self._inference.swap(model)
 
-        self._opening = threading.Thread(target=work, name="size", daemon=True)
-        self._opening.start()
+        self._opening = in_background("size", work)

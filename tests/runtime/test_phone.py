@@ -29,12 +29,11 @@ from websockets.sync.client import ClientConnection, connect
 from edgekit_runtime import Source, UsageError, open_source
 from edgekit_runtime.sinks import check_sinks, default_sink
 from edgekit_runtime.sinks.web import WebSink
-from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, decode_jpeg, jpeg_size
 from edgekit_runtime.sinks.web_server import MAX_CONNECTIONS
 from edgekit_runtime.sinks.websocket import ClosedError, WebSocket
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.pattern import Pattern
-from edgekit_runtime.sources.phone import PhoneCamera
+from edgekit_runtime.sources.phone import MAX_PICTURE_BYTES, PhoneCamera, decode_jpeg, jpeg_size
 
 PATTERN = Pattern(320, 180)
 

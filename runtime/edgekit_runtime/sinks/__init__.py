@@ -11,13 +11,13 @@ from edgekit_runtime.sources.uri import redact
 
 __all__ = ["check_sinks", "default_sink", "open_sink"]
 
-# Name -> module with an `open_named(argument, SinkContext) -> Sink`.
+# Name -> module with an `open_<name>(argument, SinkContext) -> Sink`.
 _SINKS = {
     "window": "edgekit_runtime.sinks.window",
     "web": "edgekit_runtime.sinks.web",
     "file": "edgekit_runtime.sinks.recording",
-    "stdout": "edgekit_runtime.sinks.raw",
-    "png": "edgekit_runtime.sinks.pictures",
+    "stdout": "edgekit_runtime.sinks.frames",
+    "png": "edgekit_runtime.sinks.frames",
     "json": "edgekit_runtime.sinks.lines",
     "rtsp": "edgekit_runtime.sinks.rtsp",
     "null": "edgekit_runtime.sinks.base",
@@ -33,7 +33,7 @@ def open_sink(text: str, context: SinkContext | None = None) -> Sink:
     Raises UsageError for one that does not exist and SinkError for one that cannot be opened.
     """
     name, argument = _split(text)
-    opener: Callable[[str, SinkContext], Sink] = import_module(_SINKS[name]).open_named
+    opener: Callable[[str, SinkContext], Sink] = getattr(import_module(_SINKS[name]), f"open_{name}")
     return opener(argument, context or SinkContext())
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ import numpy.typing as npt
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import View
 from edgekit_runtime.sources.base import SourceState
-from edgekit_runtime.sources.phone import PhoneCamera
 from edgekit_runtime.stats import Stats
+
+if TYPE_CHECKING:
+    from edgekit_runtime.sources.phone import PhoneCamera
 
 Picture = npt.NDArray[np.uint8]
 
@@ -107,5 +110,5 @@ class NullSink(Sink):
         return None
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_null(argument: str, context: SinkContext) -> Sink:
     return NullSink()

@@ -128,6 +128,6 @@ def parse(argument: str) -> tuple[Path, bool]:
     return Path(path).expanduser(), query == "masks=1"
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_json(argument: str, context: SinkContext) -> Sink:
     path, masks = parse(argument)
     return LineSink(path, context, masks=masks)

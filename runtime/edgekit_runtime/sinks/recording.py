@@ -187,7 +187,7 @@ def _is_key(picture: bytes) -> bool:
     return 0 <= start < len(picture) - 4 and picture[start + 4] >> 6 == 0
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_file(argument: str, context: SinkContext) -> Sink:
     path = Path(argument).expanduser()
     if path.suffix.lower() != ".mp4":
         raise UsageError(f"Recordings are .mp4 files, not {path.name!r}.", hint=f"file:{path.with_suffix('.mp4')}")

@@ -166,5 +166,5 @@ def parse(argument: str) -> str:
     return url
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_rtsp(argument: str, context: SinkContext) -> Sink:
     return RtspSink(parse(argument), context)

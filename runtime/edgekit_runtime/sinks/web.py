@@ -26,7 +26,7 @@ from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import alerted
 from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
-from edgekit_runtime.sinks.pictures import save_png
+from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sinks.recording import RecordingSink
 from edgekit_runtime.sinks.tls import Certificate, own_certificate
 from edgekit_runtime.sources.base import SourceState
@@ -273,7 +273,7 @@ def _warned() -> Iterator[None]:
         _LOG.warning("%s", error)
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_web(argument: str, context: SinkContext) -> Sink:
     return WebSink(parse(argument), context)
 
 

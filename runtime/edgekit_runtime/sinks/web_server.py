@@ -22,9 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 from edgekit_runtime import __version__
 from edgekit_runtime.sinks.tls import reachable_address
 from edgekit_runtime.sinks.web import LOOPBACK, Board
-from edgekit_runtime.sinks.web_camera import MAX_PICTURE_BYTES, take_picture, take_pictures
 from edgekit_runtime.sinks.websocket import VERSION, WebSocket, accept_key
-from edgekit_runtime.sources.phone import PhoneCamera
+from edgekit_runtime.sources.phone import MAX_PICTURE_BYTES, PhoneCamera, take_picture, take_pictures
 
 MAX_CONNECTIONS = 24
 # A client that takes or sends nothing for so long is gone.

@@ -16,7 +16,7 @@ from edgekit_runtime.errors import SinkError
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import alerted
 from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
-from edgekit_runtime.sinks.pictures import save_png
+from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sources.base import SourceState
 
 _LOG = logging.getLogger("edgekit_runtime")
@@ -92,7 +92,7 @@ class WindowSink(Sink):
             return False
 
 
-def open_named(argument: str, context: SinkContext) -> Sink:
+def open_window(argument: str, context: SinkContext) -> Sink:
     check()
     return WindowSink(context)
 
