@@ -70,8 +70,14 @@ def ratios(document: Mapping[str, Any]) -> Iterator[Ratio]:
 
 
 def turns(document: Mapping[str, Any], file: str) -> list[Mapping[str, Any]]:
-    """`extra_info` of what was measured in turns in a file of benchmarks, most contenders first."""
-    entries = [entry["extra_info"] for entry in document["benchmarks"] if file in entry["fullname"]]
+    """`extra_info` of what was measured in turns in a file of benchmarks, with the function's name as `benchmark`; most
+    contenders first.
+    """
+    entries = [
+        {**entry["extra_info"], "benchmark": entry["fullname"].partition("[")[0]}
+        for entry in document["benchmarks"]
+        if file in entry["fullname"]
+    ]
     return sorted((each for each in entries if "ms" in each), key=lambda each: -len(each["ms"]))
 
 

@@ -22,14 +22,16 @@ BESIDE = {
 
 def beside(document: Document, file: str) -> Iterator[str]:
     """Medians and quartiles of every contender, and how many times as fast as it the subject was in the same run."""
-    shown: set[str] = set()
+    shown: set[tuple[str, str]] = set()
     yield "| what | ms | quartiles | as fast as this |"
     yield "| --- | --- | --- | --- |"
     for found in results.turns(document, file):
         for name, spent in found["ms"].items():
-            if name in shown:
+            # One subject beside many is told once.
+            key = found["benchmark"], name
+            if key in shown:
                 continue
-            shown.add(name)
+            shown.add(key)
             quartiles = f"{spent['q1']:g} to {spent['q3']:g}"
             ratio = found["times_as_fast"].get(name)
             told = f"{found['subject']}: {ratio['median']:.3g} times" if ratio else ""

@@ -1,22 +1,31 @@
-"""Pretrained experts on one frame of 540×960, as the pipeline runs them, beside the `pipeline` of transformers.
-
-Real architectures, random weights. DPT-large goal: compiled 4 times as fast as eager PyTorch.
+"""Pretrained experts on one frame of 540×960, as the pipeline runs them, beside the `pipeline` of transformers; and
+DPT-large as `edgekit build` makes it, beside eager PyTorch. Real architectures, random weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import networks
 import numpy as np
 import pytest
+import torch
 from harness import Contender, compared
 from peer import Peer, PeerMissingError
 
+from edgekit.candidates import make_candidate, make_form, opened
+from edgekit.export import Exporter
+from edgekit.judging import fidelity
+from edgekit.material import Material
+from edgekit.offshelf import of_checkpoint
+from edgekit.profiles import load_profile
+from edgekit.targets import Precision, Target
 from edgekit_experts.expert import Batch
 from edgekit_experts.learned.pretrained import PretrainedDepth, PretrainedLabels
+from edgekit_experts.world import Flight
 
 SIZE = (540, 960)
 BATCH = Batch(networks.noise(SIZE)[None], {}, 0)
@@ -66,3 +75,32 @@ def test_mask2former_beside_transformers(benchmark: Any, mask2former: Path) -> N
         for each in ("bf16", "f32")
     }
     beside_pipeline(benchmark, "image-segmentation", mask2former, experts, rounds=6)
+
+
+def test_dpt_as_built_beside_eager(benchmark: Any, dpt: Path) -> None:
+    """Goal: 4 times as fast as eager PyTorch, depth within 1 %; DPT-large at 384x384, bytes in, depth out."""
+    profile = load_profile("laptop-cpu")
+    exporter = Exporter(of_checkpoint(str(dpt), profile.input_size, (384, 384)), profile)
+    flight = Flight(3, size=exporter.input_size, frames=None)
+    frames = [np.ascontiguousarray(flight.render(40 * n).rgb[..., ::-1]) for n in range(3)]
+    nothing = Material((), (), "nothing", {})
+    target = Target("openvino")
+    precisions: tuple[Precision, ...] = ("bf16-mixed", "bf16", "fp32")
+    forms = [
+        make_candidate(make_form(exporter, "openvino", each, nothing), target, each, profile) for each in precisions
+    ]
+    with opened(exporter, forms) as (engines, refused), torch.inference_mode():
+        assert not refused, refused
+        eager = [exporter.reference(frame) for frame in frames]
+        off = {}
+        for key, engine in engines.items():
+            said = [{"depth": engine.infer(frame[None])["depth"][0].copy()} for frame in frames]
+            off[key] = 100 * (fidelity(said, eager).depth_error or 0)
+        contenders: dict[str, Contender] = {
+            f"dpt-large as built, {key}": partial(engine.infer, frames[0][None]) for key, engine in engines.items()
+        }
+        compared(
+            benchmark, {**contenders, "eager PyTorch": partial(exporter.reference, frames[0])}, rounds=8, warm_up=1
+        )
+    benchmark.extra_info["depth_off_percent"] = {key: round(error, 3) for key, error in off.items()}
+    assert off["openvino bf16-mixed"] <= 1

@@ -147,7 +147,7 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
     Returns what provenance keeps: the checkpoint and the share of parameters that came from it. Raises
     CheckpointError when it cannot be read or hardly anything fits.
     """
-    given, config, state = read_weights(folder), read_config(folder), module.state_dict()
+    config, given, state = read_config(folder), read_weights(folder), module.state_dict()
     parameters = dict(module.named_parameters())
     reader = next(name for name, tensor in state.items() if tensor.dim() == 4)
     taken = 0
@@ -171,7 +171,8 @@ def borrow(module: nn.Module, folder: Path, own: CheckpointConfig) -> str:
     total = sum(parameter.numel() for parameter in parameters.values())
     if taken < LEAST_BORROWED * total:
         raise CheckpointError(
-            f"Hardly a weight in {folder} fits this network.",
+            f"Hardly a weight in {folder} fits this network: {config.network.get('name')} there, "
+            f"{own.network.get('name')} here.",
             hint="Begin with a checkpoint of the same network, or with none.",
         )
     return f"{folder.resolve().name}@{config.weights_sha256[:16]}, {taken / total:.0%} of the parameters"

@@ -67,6 +67,7 @@ def distill(
     check_folder(folder)
     check_network(settings.network)
     heads = _heads(teacher.outputs)
+    check_named(settings.loss_weights, "loss_weights", [modality.name for modality in teacher.outputs])
     beside = [settings.certainty] if settings.certainty else []
     names = list(dict.fromkeys(["rgb", *teacher.reads, *beside]))
     samples = ModalityDataset(

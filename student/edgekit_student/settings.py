@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -65,13 +67,21 @@ class Optimisation(_Table):
     seed: int = Field(0, description="of everything random")
 
 
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < ends[0] <= ends[1]:
+        raise ValueError("the smallest comes first, and is above 0")
+    return ends
+
+
 class Augmentation(_Table):
     """Random crops of a random scale, mirrored at random; changes of colour, blur and noise touch RGB only."""
 
     crop: Annotated[tuple[int, int], BeforeValidator(size_of)] | None = Field(
-        None, description="WIDTHxHEIGHT; else the whole frame"
+        None, description="WIDTHxHEIGHT; else the whole frame. What lies outside of a frame mirrors it"
     )
-    scale: tuple[float, float] = Field((0.75, 1.5), description="smallest and largest zoom")
+    scale: Annotated[tuple[float, float], AfterValidator(_rising)] = Field(
+        (0.75, 1.5), description="smallest and largest zoom"
+    )
     mirror: bool = Field(True, description="mirror half of the samples")
     brightness: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
     contrast: float = Field(0.25, ge=0, lt=1, description="largest change, as a share")
@@ -91,12 +101,17 @@ class Augmentation(_Table):
 OTHERS = "*"
 
 
-def _probabilities(value: object) -> object:
+def _probabilities(value: object) -> float | dict[str, float]:
     """A probability below 1, or a table of them by name."""
-    for each in value.values() if isinstance(value, dict) else [value]:
-        if isinstance(each, bool) or not isinstance(each, int | float) or not 0 <= each < 1:
-            raise ValueError("it must be a number from 0 to below 1, or a table of such numbers by input")
-    return value
+    if isinstance(value, dict):
+        return {name: _probability(each) for name, each in value.items()}
+    return _probability(value)
+
+
+def _probability(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError("it must be a number from 0 to below 1, or a table of such numbers by input")
+    return float(value)
 
 
 class Masking(_Table):
@@ -170,7 +185,9 @@ class TrainSettings(_Table):
     network: str = Field("edge-900k", description=_NETWORKS)
     inputs: tuple[str, ...] = Field((), description="modalities that it sees; else all automatic ones but the target")
     outputs: tuple[str, ...] = Field((), description="modalities that it predicts; else the inputs and the target")
-    target: str = Field("", description="the labels that students will learn; else `vote`, or the only labels")
+    target: str = Field(
+        "", description="the labels that students will learn; else `vote`, or the only labels, if `outputs` have any"
+    )
     certainty: str = Field(
         "", description="modality that says how much each pixel of the target counts, such as `vote_agreement` makes"
     )
@@ -218,31 +235,58 @@ class DistillSettings(_Table):
 
 
 Settings = TypeVar("Settings", TrainSettings, DistillSettings)
+_SECTIONS: dict[str, type[BaseModel]] = {"train": TrainSettings, "distill": DistillSettings}
 
 
 def read_settings(kind: type[Settings], path: Path | None, **overrides: Any) -> Settings:
     """The settings of a TOML file (its `[train]` or `[distill]` table, else the whole), then the overrides.
 
-    Raises UsageError that names the key at fault, with the nearest known one.
+    Both tables are checked where there are both: hours later would be late for a slip in the other one. Raises
+    UsageError that names the key at fault, with the nearest known one.
     """
     table: dict[str, Any] = {}
+    section = ""
     if path is not None:
         try:
             table = tomllib.loads(read_text(path, "The settings", UsageError, f"Check the path; {_PAGE}"))
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path} is not valid TOML: {error}.", hint="See https://toml.io.") from error
-        section = "train" if kind is TrainSettings else "distill"
-        if table.keys() & {"train", "distill"}:
-            table = table.get(section, {})
-            if not isinstance(table, dict):
-                raise UsageError(f"{path}: {section} must be a table, [{section}].", hint=_PAGE)
+        if table.keys() & _SECTIONS.keys():
+            whole, section = table, "train" if kind is TrainSettings else "distill"
+            for name, found in whole.items():
+                if not isinstance(found, dict) and name in _SECTIONS:
+                    raise UsageError(f"{path}: {name} must be a table, [{name}].", hint=_PAGE)
+                if name not in _SECTIONS:
+                    raise UsageError(f"{path}: there is no table {name!r} here.", hint=f"[train] or [distill]? {_PAGE}")
+                if name != section:
+                    _validated(_SECTIONS[name], found, path, name)
+            table = whole.get(section, {})
     for key, value in overrides.items():
         if value is not None:
             _put(table, key.split("__"), value)
+    return _validated(kind, table, path, section)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(kind: type[_Model], table: dict[str, Any], path: Path | None, section: str) -> _Model:
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        raise _explain(kind, error, path) from error
+        raise _explain(kind, error, path, section) from error
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], under: str = "") -> list[str]:
+    """What two tables of settings do not share, in words: `optimisation.patience was 3, is 0`."""
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        was, is_ = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_, dict):
+            found += differences(was, is_, f"{under}{key}.")
+        elif was != is_:
+            found.append(f"{under}{key} was {was}, is {is_}")
+    return found
 
 
 def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
@@ -253,15 +297,17 @@ def _put(table: dict[str, Any], keys: list[str], value: Any) -> None:
     table[keys[-1]] = value
 
 
-def _explain(kind: type[BaseModel], error: ValidationError, path: Path | None) -> UsageError:
+def _explain(kind: type[BaseModel], error: ValidationError, path: Path | None, section: str) -> UsageError:
     first = error.errors()[0]
     where = f"{path}: " if path else ""
+    where += f"[{section}] " if section else ""
     if first["type"] != "extra_forbidden":
         return UsageError(f"{where}{first_fault(error)}.", hint=_PAGE)
     *parents, key = [str(part) for part in first["loc"]]
     model: Any = kind
     for parent in parents:
         model = model.model_fields[parent].annotation
-    close = get_close_matches(key, model.model_fields, n=1)
+    tables = [] if section or parents else list(_SECTIONS)
+    close = get_close_matches(key, [*model.model_fields, *tables], n=1)
     suggestion = f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(model.model_fields)}."
     return UsageError(f"{where}there is no setting {'.'.join([*parents, key])!r}.", hint=f"{suggestion} {_PAGE}")

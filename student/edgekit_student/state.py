@@ -14,7 +14,7 @@ from edgekit_runtime.errors import CheckpointError
 from edgekit_runtime.files import flush, whole
 from edgekit_student.holdout import EarlyStop
 from edgekit_student.ranks import world
-from edgekit_student.settings import Optimisation
+from edgekit_student.settings import Optimisation, differences
 
 STATE = "training.safetensors"
 
@@ -72,9 +72,11 @@ class TrainingState:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
                 written = Optimisation.model_validate_json(metadata["settings"])
-                if _essence(written, int(metadata.get("devices", 1))) != _essence(self.settings, world()):
+                before, now = _essence(written, int(metadata.get("devices", 1))), _essence(self.settings, world())
+                if before != now:
                     raise CheckpointError(
-                        f"{path} was written with other optimisation settings than those asked for now.",
+                        f"{path} was written with other optimisation settings than those asked for now: "
+                        f"{', '.join(differences(before, now))}.",
                         hint="Resume with the same settings (batch, accumulate and --devices may change if their "
                         "product stays), or begin again in another folder.",
                     )

@@ -106,15 +106,13 @@ def train(
         present = torch.stack([sample[name + PRESENT] for name in inputs], dim=1).cpu()
         progress = step / (settings.optimisation.steps * settings.optimisation.accumulate)
         masks = model.masks(len(present), generator, present=present, progress=progress)
-        predictions = module(sample, masks, model.patches(len(present), config.input_size, generator))
+        height, width = sample[inputs[0]].shape[1:3]  # of a crop, or of a whole frame that is held out
+        predictions = module(sample, masks, model.patches(len(present), (height, width), generator))
         return reconstruction_loss(model, predictions, sample, settings, weights)
 
     def parts(predictions: Mapping[str, Tensor], sample: Batch) -> dict[str, float]:
-        found = {}
-        for name in outputs:
-            alone = settings.model_copy(update={"loss_weights": {other: float(other == name) for other in outputs}})
-            found[name] = reconstruction_loss(model, dict(predictions), sample, alone, weights).item()
-        return found
+        losses, _ = modality_losses(model, predictions, sample, settings, weights)
+        return {name: value.item() for name, value in losses.items()}
 
     def look() -> Look:
         return look_at_phg_mae(model, [samples[i] for i in chosen(split.held_out or split.kept)], parts)
@@ -143,9 +141,32 @@ def train(
 
 
 def reconstruction_loss(
-    model: PHGMAE, predictions: dict[str, Tensor], sample: Batch, settings: TrainSettings, class_weights: Tensor | None
+    model: PHGMAE,
+    predictions: Mapping[str, Tensor],
+    sample: Batch,
+    settings: TrainSettings,
+    class_weights: Tensor | None,
 ) -> Tensor:
-    """Weighted sum over output modalities: labels at half the frame's resolution, the others at the network's.
+    """The sum over output modalities, weighted as the settings say or as was learnt."""
+    losses, counted = modality_losses(model, predictions, sample, settings, class_weights)
+    if model.weighting is not None:
+        return model.weighting(losses, counted)  # type: ignore[no-any-return]
+    weights = fixed_weights(model.config.outputs, model.config.network["target"], settings)
+    total = torch.zeros((), device=next(iter(predictions.values())).device)
+    for name, value in losses.items():
+        total = total + weights[name] * value
+    return total
+
+
+def modality_losses(
+    model: PHGMAE,
+    predictions: Mapping[str, Tensor],
+    sample: Batch,
+    settings: TrainSettings,
+    class_weights: Tensor | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss of each output modality by name, and whether a pixel was counted: labels at half the frame's resolution,
+    the others at the network's.
 
     Only labels are worth the finer grid: their edges decide what students learn. Nothing finer pays: CamVid's vote
     loses nothing at 1/2, and the loss at full resolution took as long as the network itself. `class_weights` are
@@ -174,13 +195,7 @@ def reconstruction_loss(
             loss=settings.losses.get(modality.name),
             statistics=model.config.statistics,
         )
-    if model.weighting is not None:
-        return model.weighting(losses, counted)  # type: ignore[no-any-return]
-    weights = fixed_weights(model.config.outputs, learnt, settings)
-    total = torch.zeros((), device=next(iter(predictions.values())).device)
-    for name, value in losses.items():
-        total = total + weights[name] * value
-    return total
+    return losses, counted
 
 
 def _size(values: Tensor) -> tuple[int, int]:
@@ -191,8 +206,8 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
     """Names of inputs and outputs and of the target, filled in where the settings are silent.
 
     By default every automatic modality but the target is an input (a target that is seen is only copied), and
-    inputs and target are outputs. Where there are no labels and `outputs` says what else to predict, the target is
-    empty: such an autoencoder is what other trainings begin with.
+    inputs and target are outputs. Where `outputs` names no labels, and `target` neither, the target is empty: such an
+    autoencoder is what other trainings begin with.
     """
     automatic = automatic_modalities(data, split="train")
     if not automatic:
@@ -200,7 +215,7 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
             "The split 'train' of the data set has no modality to learn from.",
             hint="Run `edgekit extract` or `edgekit import` first; `edgekit status DATA` shows what is there.",
         )
-    target = settings.target or _default_target(automatic, settings)
+    target = settings.target or _default_target(data, automatic, settings)
     inputs = list(settings.inputs) or [name for name in automatic if name != target]
     outputs = list(settings.outputs) or [*inputs, target]
     if target and target not in outputs:
@@ -213,28 +228,42 @@ def choose_modalities(data: Dataset, settings: TrainSettings) -> tuple[list[str]
             hint="Name what the expert vote_agreement makes, or a mask.",
         )
     if target and declared[target].kind is not Kind.LABELS:
-        raise UsageError(f"The target {target!r} is of kind {declared[target].kind.value}, not labels.")
+        labels = ", ".join(name for name, modality in automatic.items() if modality.kind is Kind.LABELS)
+        raise UsageError(
+            f"The target {target!r} is of kind {declared[target].kind.value}, not labels.",
+            hint=f"Labels here: {labels or 'none'}.",
+        )
     return inputs, outputs, target
 
 
-def _default_target(automatic: dict[str, Modality], settings: TrainSettings) -> str:
+def _default_target(data: Dataset, automatic: dict[str, Modality], settings: TrainSettings) -> str:
+    predicted = declarations(data, settings.outputs, split="train").values()
+    if predicted and not any(modality.kind is Kind.LABELS for modality in predicted):
+        if needless := [name for name in ("certainty", "paste") if _asks(settings, name)]:
+            raise UsageError(
+                f"Without a target there is nothing that {' and '.join(needless)} could be about.",
+                hint="Name the `target`, or labels among the `outputs`; or take it out.",
+            )
+        return ""
     labels = [name for name, modality in automatic.items() if modality.kind is Kind.LABELS]
     if "vote" in labels:
         return "vote"
     if len(labels) == 1:
         return labels[0]
-    if not labels and settings.outputs and not settings.certainty and not settings.augmentation.paste:
-        return ""
     if not labels:
         raise UsageError(
             "The data set has no labels that a student could learn.",
             hint="Extract with a semantic expert, or import what networks have said. To train on pictures alone, for"
-            " `--start`, name the `outputs` in train.toml, and neither `certainty` nor `paste`.",
+            " `--start`, name the `outputs` in train.toml.",
         )
     raise UsageError(
         f"Which labels should be learnt? The data set has {', '.join(labels)}.",
         hint="Name one: --target NAME, or `target` in train.toml.",
     )
+
+
+def _asks(settings: TrainSettings, name: str) -> bool:
+    return bool(settings.certainty if name == "certainty" else settings.augmentation.paste)
 
 
 def check_folder(run: Path) -> None:

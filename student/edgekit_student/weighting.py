@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,8 @@ def fixed_weights(outputs: Sequence[Modality], target: str, settings: TrainSetti
 def check_losses(outputs: Sequence[Modality], target: str, settings: TrainSettings) -> None:
     """Raises UsageError when losses or weights are for what is no output, or do not fit its kind."""
     known = {modality.name: modality for modality in outputs}
-    for key, names in (("losses", settings.losses), ("loss_weights", settings.loss_weights)):
-        for name in names:
-            if name not in known:
-                raise UsageError(f"{key} names {name!r}, which is no output.", hint=f"Outputs: {', '.join(known)}.")
+    check_named(settings.losses, "losses", known)
+    check_named(settings.loss_weights, "loss_weights", known)
     for name, loss in settings.losses.items():
         kind = known[name].kind
         if loss not in LOSSES[kind]:
@@ -38,6 +36,13 @@ def check_losses(outputs: Sequence[Modality], target: str, settings: TrainSettin
             f"weighting = 'learned' begins with the weights there are, and that of {', '.join(silent)} is 0.",
             hint="Give a small weight, or leave the modality out of `outputs`.",
         )
+
+
+def check_named(names: Iterable[str], key: str, outputs: Collection[str]) -> None:
+    """Raises UsageError for a name in the setting `key` that is no output's."""
+    for name in names:
+        if name not in outputs:
+            raise UsageError(f"{key} names {name!r}, which is no output.", hint=f"Outputs: {', '.join(outputs)}.")
 
 
 class LearnedWeights(nn.Module):

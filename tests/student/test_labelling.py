@@ -146,4 +146,15 @@ def test_a_round_is_one_command_that_goes_on_where_it_ended(
     assert second["modality"] == "student_2"
     status, _, err = done("second")
     assert status == 2
-    assert "other settings" in err
+    assert "other settings than those asked for now: inputs was ['rgb', 'depth', 'student_1'], is" in err
+    # A name that is another's is found out at once, and can still be changed, as nothing was labelled by it.
+    status, _, err = done("third", "--as", "vote")
+    assert status == 2
+    assert "has a modality 'vote' already" in err
+    assert not (tmp_path / "third").exists()
+    status, _, err = done("third", "--with", "nope")
+    assert status != 0
+    assert not (tmp_path / "third").exists()
+    status, out, err = done("third", "--as", "other")
+    assert status == 0, err
+    assert json.loads(out)["modality"] == "other"

@@ -17,14 +17,17 @@ from edgekit.commands.scores import score_model
 from edgekit_experts.dataset import Dataset, VideoInfo
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
+from edgekit_student.batches import collate
 from edgekit_student.checkpoint import CONFIG, WEIGHTS, read_config, read_weights
 from edgekit_student.distill import distill
 from edgekit_student.fit import STATE, Progress, fit
 from edgekit_student.phg_mae import PHGMAE, load_phg_mae
+from edgekit_student.samples import ModalityDataset
 from edgekit_student.settings import DistillSettings, Optimisation, TrainSettings, read_settings
 from edgekit_student.student import load_student
-from edgekit_student.teaching import EnsembleTeacher
-from edgekit_student.train import train
+from edgekit_student.teaching import EnsembleTeacher, StoredTeacher
+from edgekit_student.train import modality_losses, reconstruction_loss, train
+from edgekit_student.weighting import LearnedWeights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning", "ignore::UserWarning:lightning")
 
@@ -297,6 +300,7 @@ def test_an_unknown_modality_is_named_with_what_there_is(scene: Path, tmp_path: 
         ("[train]\noptimisation = 3", "optimisation must be a table, not 3|optimisation = 3: input should be"),
         ("[train]\nmasking = 'half'", "masking"),
         ("[train.augmentation]\ncrop = '416'", "crop = '416': a size is written WIDTHxHEIGHT"),
+        ("[train.augmentation]\nscale = [2.0, 0.5]", "augmentation.scale = .*the smallest comes first"),
         ("[train.augmentation]\ncrop = 416", "augmentation.crop must be a list"),
         ("[train.optimisation]\nlearning_rate = 'fast'", "optimisation.learning_rate must be a number, not 'fast'"),
     ],
@@ -417,3 +421,71 @@ def test_an_autoencoder_of_pictures_alone_is_what_others_begin_with(
     # Without `outputs` it is a slip, not a wish.
     assert main(["train", str(clips), "-o", f"{run}2", "--steps", "1"]) == 2
     assert "no labels that a student could learn" in capsys.readouterr().err
+
+
+def test_patches_are_hidden_of_whole_frames_too_where_some_are_held_out(scene: Path, tmp_path: Path) -> None:
+    asked = short(4, masking__patches=0.5, optimisation__patience=5, optimisation__validate_every=2)
+    settings = asked.model_copy(update={"augmentation": asked.augmentation.model_copy(update={"crop": (32, 48)})})
+    held_out = trained(scene, tmp_path / "run", settings).config.provenance["early_stop"]
+    assert held_out
+
+
+def test_each_modality_has_a_loss_of_its_own_while_weights_are_learnt(scene: Path, tmp_path: Path) -> None:
+    model = trained(scene, tmp_path / "run", short(2))
+    samples = ModalityDataset(Dataset.open(scene), [m.name for m in model.config.inputs + model.config.outputs])
+    batch = collate([samples[0]])
+    settings = short(2, weighting="learned")
+    fixed = {modality.name: 1.0 for modality in model.config.outputs}
+    with torch.no_grad():
+        predictions = model(batch, model.everything())
+        losses, _ = modality_losses(model, predictions, batch, settings, None)
+        model.weighting = LearnedWeights(fixed)
+        again, counted = modality_losses(model, predictions, batch, settings, None)
+        total = reconstruction_loss(model, predictions, batch, settings, None)
+    assert len({round(value.item(), 6) for value in losses.values()}) == len(losses) > 2
+    assert {name: value.item() for name, value in again.items()} == {n: v.item() for n, v in losses.items()}
+    torch.testing.assert_close(total, sum(value for name, value in losses.items() if counted[name]))
+
+
+def test_outputs_without_labels_are_a_wish_also_where_there_are_labels(scene: Path, tmp_path: Path) -> None:
+    model = trained(scene, tmp_path / "run", short(1, inputs=("rgb",), outputs=("rgb", "depth")))
+    assert [modality.name for modality in model.config.outputs] == ["rgb", "depth"]
+    assert not model.config.network["target"]
+    with pytest.raises(UsageError, match="nothing that certainty and paste could be about"):
+        trained(
+            scene,
+            tmp_path / "other",
+            short(1, inputs=("rgb",), outputs=("rgb",), certainty="depth", augmentation__paste=0.5),
+        )
+
+
+def test_masks_are_asked_only_of_what_has_masks(scene: Path) -> None:
+    with pytest.raises(UsageError, match="no masks to draw"):
+        score_model("expert:vote", Dataset.open(scene), "val", members=3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_whole_numbers_are_probabilities_too() -> None:
+    settings = read_settings(TrainSettings, None, masking__hide=0)
+    assert settings.model_dump(mode="json")["masking"]["hide"] == 0.0
+
+
+def test_a_slip_in_the_table_of_the_other_command_is_found_before_a_training(tmp_path: Path) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text('[train]\nnetwork = "edge-150k"\n[distill]\nstepps = 3\n', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"\[distill\] there is no setting 'stepps'"):
+        read_settings(TrainSettings, config)
+    config.write_text("[trian]\n[train.optimisation]\nsteps = 3\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="there is no table 'trian'"):
+        read_settings(TrainSettings, config)
+    config.write_text("[trian]\nseed = 3\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_settings(TrainSettings, config)
+    assert "Did you mean 'train'?" in caught.value.hint
+
+
+def test_a_student_has_no_weights_for_what_it_does_not_learn(scene: Path, tmp_path: Path) -> None:
+    settings = read_settings(DistillSettings, None, network="edge-150k", loss_weights={"foo": 1.0})
+    data = Dataset.open(scene)
+    with pytest.raises(UsageError, match="loss_weights names 'foo', which is no output"):
+        distill(StoredTeacher(data, "vote", ()), data, tmp_path / "student", settings, device="cpu")

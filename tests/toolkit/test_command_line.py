@@ -188,7 +188,7 @@ def test_long_steps_say_how_far_how_fast_and_how_long_still(
         advance(30)
         advance(950)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["Frames: 20/1000, 2.0/s, 8 min 10 s left clip", "Frames: 50/1000, 2.5/s, 6 min 20 s left"]
+    assert lines[:2] == ["Frames: 20/1000, 2.0/s, 8 min 10 s left clip", "Frames: 50/1000, 3.0/s, 5 min 17 s left"]
 
 
 def test_progress_without_a_terminal_is_a_line_not_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

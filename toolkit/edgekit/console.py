@@ -32,9 +32,11 @@ def stdout() -> Console:
 
 
 class Advance(Protocol):
-    """Reports `steps` more steps done; `note` replaces the text behind the bar, `total` what was to be expected."""
+    """Reports `steps` more steps done; `note` replaces the text behind the bar, `total` what was to be expected, and
+    `before` says how many were done earlier, which took none of the time.
+    """
 
-    def __call__(self, steps: int = 1, note: str = "", total: int | None = None) -> None: ...
+    def __call__(self, steps: int = 1, note: str = "", total: int | None = None, before: int = 0) -> None: ...
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def progress(title: str, total: int | None = None) -> Iterator[Advance]:
     """
     if os.environ.get("RANK", "0") != "0":
         # One of several processes of a training: the first one shows how far they are.
-        yield lambda steps=1, note="", total=None: None
+        yield lambda steps=1, note="", total=None, before=0: None
     elif console.is_terminal:
         with _bar(title, total) as advance:
             yield advance
@@ -80,10 +82,10 @@ class Stages:
         self._stack.close()
         self._advance = self._stack.enter_context(progress(title, total))
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
+    def advance(self, steps: int = 1, note: str = "", before: int = 0) -> None:
         """Of the stage that has begun last."""
         assert self._advance is not None, "begin() comes first"
-        self._advance(steps, note)
+        self._advance(steps, note, before=before)
 
 
 def track(items: Iterable[Any], title: str, total: int | None = None) -> Iterator[Any]:
@@ -117,34 +119,39 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
     with Progress(*columns, console=console, transient=True, expand=True) as bar:
         task = bar.add_task(title, total=total, note="")
 
-        def advance(steps: int = 1, note: str = "", total: int | None = None) -> None:
+        def advance(steps: int = 1, note: str = "", total: int | None = None, before: int = 0) -> None:
+            if before:
+                bar.reset(task, completed=before)
             bar.update(task, advance=steps, note=note, total=total)
 
         yield advance
 
 
 def _plain(title: str, total: int | None) -> Iterator[Advance]:
-    started = spoke = time.monotonic()
-    done = 0
-
+    started = spoke = first = time.monotonic()
+    done = earlier = begun = 0
     expected = total
 
-    def advance(steps: int = 1, note: str = "", total: int | None = None) -> None:
-        nonlocal done, spoke, expected
-        done += steps
-        expected = expected if total is None else total
+    def advance(steps: int = 1, note: str = "", total: int | None = None, before: int = 0) -> None:
+        nonlocal done, earlier, begun, first, spoke, expected
         now = time.monotonic()
+        if not done:  # what is set up before the first step ends says nothing of the pace
+            begun, first = steps, now
+        done += steps
+        earlier += before
+        expected = expected if total is None else total
         if now - spoke >= _PLAIN_INTERVAL:
             spoke = now
-            console.print(f"{title}: {_how_far(done, expected, now - started)} {note}".rstrip(), markup=False)
+            rate = (done - begun) / (now - first) if done > begun else done / (now - started)
+            console.print(f"{title}: {_how_far(earlier + done, expected, rate)} {note}".rstrip(), markup=False)
 
     yield advance
-    console.print(f"{title}: {done} in {time.monotonic() - started:.1f} s", markup=False)
+    behind = f", after {earlier} before" if earlier else ""
+    console.print(f"{title}: {done} in {time.monotonic() - started:.1f} s{behind}", markup=False)
 
 
-def _how_far(done: int, total: int | None, seconds: float) -> str:
+def _how_far(done: int, total: int | None, rate: float) -> str:
     """What is done, how fast, and how long the rest will take: `120/221, 24.1/s, 4 s left`."""
-    rate = done / seconds
     if not total or not rate:
         return f"{done}{f'/{total}' if total else ''}, {rate:.1f}/s"
     left = max(0, round((total - done) / rate))

@@ -19,8 +19,9 @@ from edgekit_runtime.errors import CheckpointError, UsageError
 from edgekit_runtime.files import whole
 from edgekit_student.checkpoint import CONFIG, CheckpointConfig, read_config
 from edgekit_student.labelling import label, made_by_models, next_free, student_labeller
-from edgekit_student.settings import DistillSettings, TrainSettings, read_settings
+from edgekit_student.settings import DistillSettings, TrainSettings, differences, read_settings
 from edgekit_student.student import load_student
+from edgekit_student.train import choose_modalities
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
@@ -58,8 +59,10 @@ def run_round(
     if listed:
         train = train.model_copy(update={"inputs": tuple(dict.fromkeys([*train.inputs, *beside]))})
     run, student = folder / "phg-mae", folder / "student"
+    train = _with_target(data, train)
+    choose_modalities(data, train)  # what cannot begin leaves nothing behind
     modality = _name(data, folder, name)
-    trained = _trained(data, run, _with_target(data, train, run), device)
+    trained = _trained(data, run, train, device)
     _distilled(data, run, student, distil, device)
     model = load_student(student)
     with progress(f"Labels {modality}") as advance:
@@ -69,25 +72,31 @@ def run_round(
 
 
 def _name(data: Dataset, folder: Path, asked: str) -> str:
-    notes = folder / NOTES
+    """What the student is called; it may be called otherwise until it has labelled something.
+
+    Raises UsageError where that name is another's, before the hours after which it would be found out.
+    """
+    notes, ours = folder / NOTES, made_by_models(data)
+    name = ""
     if notes.exists():
         try:
             name = str(json.loads(notes.read_text(encoding="utf-8"))["as"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{notes} cannot be read: {error!r}.", hint="Choose another -o.") from error
-        if asked and asked != name:
+        if asked and asked != name and name in ours:
             raise UsageError(
                 f"This round has begun with --as {name}.", hint=f"Leave out --as {asked}, or choose another -o."
             )
-        return name
-    name = asked or next_free(data)
+    name = asked or name or next_free(data)
+    if name not in ours and any(name in data.video(each).modalities for each in data.videos):
+        raise UsageError(f"The data set has a modality {name!r} already.", hint="Give another --as.")
     folder.mkdir(parents=True, exist_ok=True)
     with whole(notes) as partial:
         partial.write_text(json.dumps({"as": name}) + "\n", encoding="utf-8")
     return name
 
 
-def _with_target(data: Dataset, settings: TrainSettings, run: Path) -> TrainSettings:
+def _with_target(data: Dataset, settings: TrainSettings) -> TrainSettings:
     """Earlier students are inputs: the only labels that no model of ours has made are still the target."""
     from edgekit_runtime.modality import Kind
     from edgekit_student.samples import automatic_modalities
@@ -133,9 +142,9 @@ def _distilled(data: Dataset, run: Path, folder: Path, settings: DistillSettings
 
 def _finished(folder: Path, settings: TrainSettings | DistillSettings) -> CheckpointConfig:
     config = read_config(folder)
-    if config.provenance.get("config") != settings.model_dump(mode="json"):
+    if other := differences(config.provenance.get("config", {}), settings.model_dump(mode="json")):
         raise UsageError(
-            f"{folder} was made with other settings than those asked for now.",
+            f"{folder} was made with other settings than those asked for now: {', '.join(other)}.",
             hint="Give the settings that the round began with, or choose another -o.",
         )
     console.print(f"{folder.name}: finished before.", markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 
 from torch import nn
@@ -27,9 +26,7 @@ def create_network(name: str, in_channels: int, out_channels: int) -> nn.Module:
 def check_network(name: str) -> None:
     """Raises UsageError for an unknown name, before hours of other work."""
     if name not in NETWORKS:
-        close = get_close_matches(name, NETWORKS, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"Known networks: {', '.join(NETWORKS)}."
-        raise UsageError(f"There is no network {name!r}.", hint=hint)
+        raise UsageError(f"There is no network {name!r}.", hint=f"Known networks: {', '.join(NETWORKS)}.")
 
 
 def deployed(network: nn.Module) -> nn.Module:

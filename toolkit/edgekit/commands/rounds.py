@@ -110,9 +110,10 @@ def semi_supervised_round(
     if json:
         emit(document)
         return
-    following = output.with_name(output.name + "-next")
+    number = output.name
+    following = output.with_name(str(int(number) + 1) if number.isdecimal() else f"{number}-next")
     settings = f" -c {config}" if config else ""
-    extra = f" --with {result.modality}" if result.listed else ""
+    extra = "".join(f" --with {each}" for each in (*(beside or ()), result.modality)) if result.listed else ""
     console.print(
         f"Round in {output}: {', '.join(result.inputs)} -> {result.student}, as {result.modality} in {data}.\n"
         f"Next: edgekit eval {result.student} {data}\n"

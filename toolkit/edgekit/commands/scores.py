@@ -112,7 +112,7 @@ def score_model(
     from edgekit_student.samples import ModalityDataset
     from edgekit_student.student import load_student
 
-    path, reads = Path(model), ["rgb"]
+    path, reads, masked = Path(model), ["rgb"], False
     if not any(data.video(name).split == split for name in data.videos):
         have = sorted({data.video(name).split for name in data.videos})
         raise DataError(f"The split {split!r} has no labels to score against: it has no video.", hint=_choose(have))
@@ -131,7 +131,7 @@ def score_model(
     elif read_config(path).kind == "student":
         predict = scoring.student_predictor(load_student(path))
     else:
-        teacher = load_phg_mae(path)
+        teacher, masked = load_phg_mae(path), True
         reads = ["rgb", *(modality.name for modality in teacher.config.inputs)]
         ensemble = _ensemble(members, mirror, aggregate, select)
         chosen = None
@@ -139,6 +139,11 @@ def score_model(
             inputs = ModalityDataset(data, reads[1:], split=split)
             chosen = choose_members(teacher, inputs, ensemble, seed=0)
         predict = scoring.phg_mae_predictor(teacher, members=chosen, mirror=mirror, aggregate=ensemble.aggregate)
+    if (members or mirror or select) and not masked:
+        raise UsageError(
+            f"{model} is no PHG-MAE: it has no masks to draw or to choose from.",
+            hint="Leave out --members, --mirror and --select.",
+        )
     samples = scoring.scored_samples(data, split, predict.outputs, *reads)
     if Kind.LABELS in predict.outputs:
         scoring.same_taxonomy(predict.outputs[Kind.LABELS], samples.modalities[scoring.TRUTH])

@@ -92,6 +92,7 @@ def train(
         "run": str(output),
         "network": settings.network,
         "inputs": [modality.name for modality in model.config.inputs],
+        "outputs": [modality.name for modality in model.config.outputs],
         "target": model.config.network["target"] or None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "frames": model.config.provenance["frames"],
@@ -99,10 +100,12 @@ def train(
     if json:
         emit(document)
     else:
-        learnt = document["target"] or ", ".join(modality.name for modality in model.config.outputs)
+        hidden = settings.masking.never_visible
+        seen = ", ".join(name for name in document["inputs"] if name not in hidden)
+        learnt = f"; students learn {document['target']}" if document["target"] else ""
         follows = f"{output} {data}" if document["target"] else f"TEACHER DATA --start {output}"
         console.print(
-            f"PHG-MAE in {output}: {', '.join(document['inputs'])} -> {learnt}.\n"
+            f"PHG-MAE in {output}: {seen} -> {', '.join(document['outputs'])}{learnt}.\n"
             f"Next: edgekit distill {follows} -o STUDENT_DIR"
         )
 
@@ -279,9 +282,13 @@ def say_doubts(doubts: Sequence[str]) -> None:
 
 
 def step_reporter(advance: Any) -> Callable[[Progress], None]:
-    """Shows each optimisation step on a progress bar."""
+    """Shows each optimisation step on a progress bar; the first says how many a resumed training had behind it."""
+    last: int | None = None
 
     def report(state: Progress) -> None:
-        advance(1, f"loss {state.loss:.3f}, {state.rate:.0f} samples/s")
+        nonlocal last
+        note = f"loss {state.loss:.3f}, {state.rate:.0f} samples/s"
+        advance(1, note, before=state.step - 1 if last is None else 0)
+        last = state.step
 
     return report
