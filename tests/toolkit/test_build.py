@@ -109,14 +109,14 @@ def test_what_one_way_of_quantising_ruins_another_may_save(
     exporter = Exporter(of_student(load_student(student_folder)), profile)
     frames = gather(data, DRONESCAPES, (96, 160), 4, 1).calibration
     losses = iter([3.0, 0.5, 9.0])
-    model, way = quantise_within(exporter.openvino, frames, WAYS, lambda form: next(losses))
+    model, way, _ = quantise_within(exporter.openvino, frames, WAYS, lambda form: next(losses))
     assert way == WAYS[1]
     assert any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
     losses = iter([3.0, 4.0, 2.0, 2.5])
-    assert quantise_within(exporter.onnx, frames, WAYS, lambda form: next(losses))[1] == WAYS[2]
-    assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 60.0)[1] == WAYS[0], "hopeless"
+    assert quantise_within(exporter.onnx, frames, WAYS, lambda form: next(losses)).way == WAYS[2]
+    assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 60.0).way == WAYS[0], "hopeless"
     monkeypatch.setattr("edgekit.quantise.MOST_QUANTISERS", 3)
-    assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 3.0)[1] == WAYS[0], "large networks: one way"
+    assert quantise_within(exporter.openvino, frames, WAYS, lambda form: 3.0).way == WAYS[0], "large networks: one way"
 
 
 def test_mixed_precision_saves_what_int8_ruins(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,10 +21,11 @@ from edgekit.console import progress
 from edgekit.deployable import of_student
 from edgekit.export import Exporter
 from edgekit.exportable import Exportable, Source
+from edgekit.fine_tune import FineTuning
 from edgekit.machine import cpu_features, cpu_name
 from edgekit.material import Material, gather
 from edgekit.profiles import Profile
-from edgekit.quantise import WAYS
+from edgekit.quantise import TUNED, WAYS
 from edgekit.report import write_report
 from edgekit.smaller import make_smaller
 from edgekit.targets import EngineName, Precision, unbuildable, unsupported
@@ -73,11 +74,16 @@ def build_student(
     output: Path,
     data: Path | str | None,
     say: Callable[[str], None] = lambda text: None,
+    fine_tune_steps: int = 0,
 ) -> Built:
-    """`build` of the student in a folder. Raises CheckpointError, too."""
+    """`build` of the student in a folder, which is fine-tuned for so many steps where INT8 loses more than is allowed
+    in every other way. Raises CheckpointError, too.
+    """
     _check_engine(profile)
     files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)}
-    return build(Exporter(of_student(load_student(folder), checkpoint=files), profile), output, data, say)
+    student = of_student(load_student(folder), checkpoint=files)
+    tuning = FineTuning(fine_tune_steps) if fine_tune_steps else None
+    return build(Exporter(student, profile, fine_tuning=tuning), output, data, say)
 
 
 def build(
@@ -128,7 +134,7 @@ def build(
         files=file_entries(files),
         candidates=tuple(gate.candidate_table(rows, profile, chosen, fallbacks, metric)),
         provenance={
-            **_provenance(exporter, material),
+            **_provenance(exporter, material, rows),
             "doubts": _doubts(source, chosen, material),
         },
         camera=profile.camera.options,
@@ -181,9 +187,12 @@ def _check_engine(profile: Profile) -> None:
         raise BuildError(f"{profile.name} cannot be built here: {reason}.", hint=_BRINGS[profile.target.engine])
 
 
-def _provenance(exporter: Exportable, material: Material) -> dict[str, Any]:
+def _provenance(exporter: Exportable, material: Material, rows: Sequence[Measured]) -> dict[str, Any]:
+    tuned = None
+    if any(row.candidate.way == TUNED for row in rows):
+        tuned = exporter.fine_tuned(material.calibration)
     return {
-        **exporter.source.provenance,
+        **(tuned or exporter).source.provenance,
         "data": material.provenance,
         "tools": _versions(),
         "host": {"cpu": cpu_name(), "features": sorted(cpu_features())},

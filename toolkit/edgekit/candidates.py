@@ -19,7 +19,7 @@ from edgekit.half import keep_float32
 from edgekit.judging import LABELS, Arrays, Fidelity
 from edgekit.material import Material
 from edgekit.profiles import Profile
-from edgekit.quantise import WAYS, compress_weights, quantise_partly, quantise_within
+from edgekit.quantise import WAYS, compress_weights, quantise_network, quantise_partly
 from edgekit.targets import CPU, TENSORRT, EngineName, Precision, Target, absent, settings
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import Engine, open_engine
@@ -143,8 +143,12 @@ def _openvino_form(
     if precision in ("int8", "mixed"):
         allowance = Allowance(exporter, material, run(model, INFERENCE_PRECISION_HINT="f32"))
     if precision == "int8":
-        model, way = quantise_within(
-            exporter.openvino, material.calibration, ways, lambda form: allowance.spent(run(form))
+        model, way, _ = quantise_network(
+            exporter,
+            lambda network: network.openvino(),
+            material.calibration,
+            ways,
+            lambda form: allowance.spent(run(form)),
         )
     elif precision == "mixed":
         int8 = int8 or _openvino_form(exporter, "int8", material, None, ways)
@@ -182,8 +186,12 @@ def _onnx_form(exporter: Exportable, precision: Precision, material: Material, w
     model, way = exporter.onnx(), ""
     if precision == "int8":
         allowance = Allowance(exporter, material, running_onnx(exporter, model))
-        model, way = quantise_within(
-            exporter.onnx, material.calibration, ways, lambda form: allowance.spent(running_onnx(exporter, form))
+        model, way, _ = quantise_network(
+            exporter,
+            lambda network: network.onnx(),
+            material.calibration,
+            ways,
+            lambda form: allowance.spent(running_onnx(exporter, form)),
         )
     name = f"onnxruntime/{precision}/model.onnx"
     return Form(name, {name: model.SerializeToString(deterministic=True)}, way=way)

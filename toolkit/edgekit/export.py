@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.deployable import Deployable, Size
+from edgekit.fine_tune import FineTuning, Frames
 from edgekit.network_input import BorderedInput, CentredInput, Fold, NormalisedInput, network_rgb
 from edgekit.operations import named
 from edgekit.profiles import Profile
@@ -147,17 +148,27 @@ def working_size(network: str, profile: Profile, frame: Size, only: Size | None)
 class Exporter:
     """The deploy graph of one network for one profile, in the forms that engines read.
 
-    `fold` is how bytes become the network's input: as CPUs have it fastest, unless said otherwise.
+    `fold` is how bytes become the network's input: as CPUs have it fastest, unless said otherwise. `fine_tuning` is
+    what is wanted where INT8 loses too much.
     """
 
     source: Deployable
     profile: Profile
     fold: Fold = BorderedInput.fold
+    fine_tuning: FineTuning | None = None
 
     @cached_property
     def for_gpus(self) -> Exporter:
         """The same with the front that GPUs have fastest."""
         return replace(self, fold=CentredInput.fold)
+
+    def fine_tuned(self, frames: Frames) -> Exporter | None:
+        """The same with weights that lose less in INT8, learnt on uint8 BGR `(H, W, 3)` when first asked; None where
+        that is not wanted.
+        """
+        if self.fine_tuning is None:
+            return None
+        return replace(self, source=self.fine_tuning.of(self.source, frames, self.network_size))
 
     @property
     def original(self) -> str:

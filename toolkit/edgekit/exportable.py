@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +64,11 @@ class Exportable(Protocol):
 
     def at(self, size: Size) -> Exportable | None:
         """The same for frames of about that size, None where the network takes no other."""
+
+    def fine_tuned(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Exportable | None:
+        """The same network with weights that lose less in INT8, learnt on uint8 BGR `(H, W, 3)` at `input_size` when
+        first asked; None where that is not wanted.
+        """
 
     def reference(self, image: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         """What the network says without any of our graph, of uint8 BGR `(H, W, 3)` at `input_size`: the outputs by

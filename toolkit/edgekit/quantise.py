@@ -6,7 +6,7 @@ picture itself is quantised exactly: bytes stay bytes.
 What else NNCF does is better or worse from network to network, so it is tried in several ways. Points of mIoU lost by
 the student that comes with edgekit and by that of CamVid in benchmarks/checkpoints: fast bias correction 0.2 and 0.6,
 without bias correction 2.5 and 0.0, with the extremes of all frames as ranges 0.3 and 0.4, exact bias correction 0.9
-and 0.3.
+and 0.3. Where none of them is good enough, the weights may be fine-tuned for INT8 first (`fine_tune`), if asked for.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from edgekit.export import INPUT
+from edgekit.fine_tune import Frames
 from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Frames = Sequence[npt.NDArray[np.uint8]]
+    from edgekit.exportable import Exportable
+
 # What is tried, in this order, until one loses little enough.
 WAYS = ("fast bias correction", "no bias correction", "extreme ranges", "exact bias correction")
+# One more way, for those who ask for it: the weights are fine-tuned for INT8 first.
+TUNED = "fine-tuned"
 # Times what is allowed; no way of quantising mends that.
 HOPELESS = 20
 # Each is tried by compiling and judging the whole network: seconds for a student, hours for a large transformer.
@@ -38,24 +41,52 @@ MOST_QUANTISERS = 64
 FEW_WEIGHTS = 10_000_000
 
 
+class Quantised(NamedTuple):
+    """An INT8 model, the name of the way in which it was made, and how much of what is allowed it has lost."""
+
+    model: Any
+    way: str
+    spent: float
+
+
+def quantise_network(
+    exporter: Exportable,
+    form: Callable[[Exportable], Any],
+    frames: Frames,
+    ways: Sequence[str],
+    spent: Callable[[Any], float],
+) -> Quantised:
+    """What `form` makes of a network, as `quantise_within`; where that is not within what is allowed, of the network
+    fine-tuned, if that is wanted and loses less.
+
+    `ways` may be the one that this has found for another engine or size; then no other is tried.
+    """
+    found = [] if TUNED in ways else [quantise_within(lambda: form(exporter), frames, ways, spent)]
+    if found and (found[0].spent <= 1 or len(ways) == 1):
+        return found[0]
+    if (tuned := exporter.fine_tuned(frames)) is not None:
+        again = quantise_within(lambda: form(tuned), frames, WAYS, spent)
+        found.append(again._replace(way=TUNED))
+    return min(found, key=lambda each: each.spent)
+
+
 def quantise_within(
     fresh: Callable[[], Any], frames: Frames, ways: Sequence[str], spent: Callable[[Any], float]
-) -> tuple[Any, str]:
+) -> Quantised:
     """What `fresh` makes, quantised in the first of `ways` that stays within what is allowed, else in the one that is
-    nearest to it; and the name of that way.
+    nearest to it.
 
     `spent` says of a quantised model how much of what is allowed it has lost, 1 at the limit. Large networks, which
     take minutes each time, and those that lose far too much are quantised in one way only. Raises BuildError as
     `quantise` does.
     """
-    found: list[tuple[float, Any, str]] = []
+    found: list[Quantised] = []
     for way in ways:
         model = quantise(fresh(), frames, way)
-        found.append((spent(model), model, way))
-        if not 1 < found[-1][0] < HOPELESS or _quantisers(model) > MOST_QUANTISERS:
+        found.append(Quantised(model, way, spent(model)))
+        if not 1 < found[-1].spent < HOPELESS or _quantisers(model) > MOST_QUANTISERS:
             break
-    _, model, way = min(found, key=lambda each: each[0])
-    return model, way
+    return min(found, key=lambda each: each.spent)
 
 
 def quantise(model: Any, frames: Frames, way: str = WAYS[0]) -> Any:

@@ -47,6 +47,9 @@ class OnnxExporter:
     def for_gpus(self) -> OnnxExporter:
         return self
 
+    def fine_tuned(self, frames: object) -> None:
+        """Files of others have no weights that PyTorch could train."""
+
     @property
     def input_size(self) -> Size:
         """(height, width) of the frames that the graph takes."""

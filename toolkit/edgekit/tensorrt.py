@@ -18,7 +18,7 @@ from edgekit.allowance import Allowance, running_onnx
 from edgekit.candidates import Form
 from edgekit.exportable import Exportable
 from edgekit.material import Material
-from edgekit.quantise import WAYS, quantise_within
+from edgekit.quantise import WAYS, quantise_network
 from edgekit.targets import EngineName, Precision
 from edgekit_runtime.engines.tensorrt import RTX, load_library
 from edgekit_runtime.engines.tensorrt.builder import build_plan
@@ -34,12 +34,12 @@ def tensorrt_form(
     Raises BuildError.
     """
 
-    def fresh() -> Any:
-        model = exporter.for_gpus.onnx()
+    def fresh(network: Exportable) -> Any:
+        model = network.for_gpus.onnx()
         graphs.bytes_at_the_ends(model)
         return model
 
-    model, way = fresh(), ""
+    model, way = fresh(exporter), ""
     if precision == "int8":
         allowance = Allowance(exporter, material, running_onnx(exporter, model))
 
@@ -47,7 +47,7 @@ def tensorrt_form(
             graphs.signed_pairs(quantised)
             return allowance.spent(running_onnx(exporter, quantised))
 
-        model, way = quantise_within(fresh, material.calibration, ways, spent)
+        model, way, _ = quantise_network(exporter, fresh, material.calibration, ways, spent)
     if engine == RTX:
         graphs.argmax_by_reduction(model)
     if precision == "fp16":

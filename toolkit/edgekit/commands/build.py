@@ -53,6 +53,16 @@ def build(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Data set to calibrate and judge with; else the student's.")
     ] = None,
+    fine_tune: Annotated[
+        int,
+        typer.Option(
+            "--fine-tune",
+            metavar="STEPS",
+            min=0,
+            max=100_000,
+            help="With a student: where INT8 loses more than the profile allows, fine-tune it for so many steps (300).",
+        ),
+    ] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder for the bundle; else build/PROFILE.")
     ] = None,
@@ -69,6 +79,11 @@ def build(
         raise UsageError("--size is of --model.", hint="What a student sees, the profile says: network_size.")
     if signature and model is None:
         raise UsageError("--signature is of --model.", hint="A student knows what it takes and answers.")
+    if fine_tune and model is not None:
+        raise UsageError(
+            "--fine-tune is for students, not for --model.",
+            hint="Of other networks, leave the layers that INT8 ruins in float: add mixed to the profile's precisions.",
+        )
     target = load_profile(profile)
     # Only now what takes seconds to import: a misspelt profile is answered at once.
     from edgekit.locate import BUILD_FOLDER
@@ -78,7 +93,7 @@ def build(
         raise DataError(f"There is no data set at {data}.", hint="Check the path given with --data.")
     folder = output or BUILD_FOLDER / target.name
     if model is None:
-        built = _build_student(student, target, folder, data)
+        built = _build_student(student, target, folder, data, fine_tune)
     else:
         built = _build_model(model, signature, size, target, folder, data)
     if json:
@@ -87,7 +102,9 @@ def build(
         _show(built)
 
 
-def _build_student(student: Path | None, target: Profile, output: Path, data: str | None) -> Built:
+def _build_student(
+    student: Path | None, target: Profile, output: Path, data: str | None, fine_tune_steps: int
+) -> Built:
     from edgekit.build import build_student
     from edgekit.locate import DEFAULT_STUDENT, find_data, find_student
     from edgekit_student.checkpoint import read_config
@@ -98,7 +115,7 @@ def _build_student(student: Path | None, target: Profile, output: Path, data: st
     elif student is None:
         console.print(f"Student: {_short(folder)}, the newest below this folder (or --student DIR).", markup=False)
     material = data if data is not None else find_data(read_config(folder), folder)
-    return build_student(folder, target, output, material, _say)
+    return build_student(folder, target, output, material, _say, fine_tune_steps)
 
 
 def _build_model(
