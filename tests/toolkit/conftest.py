@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_student import SIZE, new_student
 from torch.nn import functional as F
 
 from edgekit import cli
@@ -20,13 +21,10 @@ from edgekit_experts.dataset import Dataset, VideoInfo
 from edgekit_experts.taxonomies import DRONESCAPES
 from edgekit_experts.world import Flight
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
-from edgekit_student.checkpoint import CheckpointConfig
-from edgekit_student.student import Student, load_student
+from edgekit_student.student import load_student
 
 # Small networks of transformers are made as the experts' tests make them.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experts"))
-
-SIZE = (96, 160)
 
 PROFILE = """
 inherits = "laptop-cpu"
@@ -45,19 +43,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.pop("XDG_CACHE_HOME")
     if before is not None:
         os.environ["XDG_CACHE_HOME"] = before
-
-
-def new_student(network: str = "edge-150k", size: tuple[int, int] = SIZE) -> Student:
-    torch.manual_seed(0)
-    config = CheckpointConfig(
-        kind="student",
-        network={"name": network},
-        inputs=(Modality("rgb", Kind.IMAGE, 3),),
-        outputs=(Modality("labels", Kind.LABELS, taxonomy=DRONESCAPES),),
-        statistics={"rgb": {"mean": [110.0, 115.0, 100.0], "std": [50.0, 52.0, 55.0]}},
-        input_size=size,
-    )
-    return Student(config)
 
 
 @pytest.fixture(scope="session")

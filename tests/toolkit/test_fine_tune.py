@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import new_student
+from small_student import new_student
 
 from edgekit.build import Built, build_student
 from edgekit.deployable import Deployable, of_student
