@@ -34,6 +34,7 @@ from edgekit_student.temporal import at_grid, correspondence, temporal_loss
 from edgekit_student.tensorboard import Look
 from edgekit_student.train import check_folder
 from edgekit_student.watch import fit_watched
+from edgekit_student.weighting import check_named
 
 if TYPE_CHECKING:
     from edgekit_experts.dataset import Dataset
