@@ -71,10 +71,11 @@ def roofline(document: Document) -> Figure | None:
         axes.text(high, peak, f" {precision}", color=colour, va="center")
         here = [place for place in found["networks"] if place["precision"] == precision]
         axes.scatter([p["intensity"] for p in here], [p["gops_per_s"] for p in here], color=colour, s=16, zorder=3)
-        for number, p in enumerate(here):
-            offset = (4, 3 if number % 2 else -8)
-            spot = (p["intensity"], p["gops_per_s"])
-            axes.annotate(p["network"], spot, offset, textcoords="offset points", fontsize=7, color=colour)
+        for number, p in enumerate(sorted(here, key=lambda place: place["intensity"])):
+            # Neighbours are named on either side.
+            offset, side = ((-4, 3), "right") if number % 2 else ((4, -8), "left")
+            spot, told = (p["intensity"], p["gops_per_s"]), {"fontsize": 7, "color": colour, "ha": side}
+            axes.annotate(p["network"], spot, offset, textcoords="offset points", **told)
     axes.set(xscale="log", yscale="log", ylabel="Gop/s")
     axes.set_xlabel("operations a byte, if every layer went through memory")
     axes.set_title(f"Lines: large convolutions, and copying at {slope:.0f} GB/s. {machine_of(document)}")
@@ -99,7 +100,9 @@ def table(document: Document) -> Figure | None:
             values = [sizes[size].get(name, float("nan")) for size in ordered]
             places = [index + (number - len(names) / 2 + 0.5) * 0.8 / len(names) for index in range(len(ordered))]
             colour = OTHERS if name.startswith("VRE") else OURS
-            axes.bar(places, values, 0.75 / len(names), color=colour, alpha=1 - 0.22 * (number % 3), label=name)
+            like = [other for other in names if other.startswith("VRE") == name.startswith("VRE")]
+            alpha = 1 - 0.22 * like.index(name)
+            axes.bar(places, values, 0.75 / len(names), color=colour, alpha=alpha, label=name)
         axes.set_xticks(range(len(ordered)), ordered, fontsize=7)
         axes.set(yscale="log", title=f"RGB + {what}")
         axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
@@ -121,8 +124,9 @@ def scaling(document: Document) -> Figure | None:
         axes.plot(x, y, "o-", color=OURS, markersize=3, linewidth=1)
         axes.set(xscale="log", yscale="log", ylim=(min(y) / 2, max(y) * 2))
         axes.set_title(f"{name.replace(' by ', chr(10) + 'by ')}: exponent {grown['exponent']:.2f}", fontsize=8)
-        axes.set_xticks(x, [short(value) for value in x], fontsize=6.5)
-        axes.set_yticks([min(y), max(y)], [short(min(y)), short(max(y))], fontsize=6.5)
+        axes.set_xticks(x, [short(value) for value in apart(x)], fontsize=6.5)
+        ends = [min(y), max(y)] if max(y) > 1.2 * min(y) else [max(y)]
+        axes.set_yticks(ends, [short(value) for value in ends], fontsize=6.5)
         axes.minorticks_off()
     for axes in panels.flat[len(found) :]:
         axes.axis("off")
@@ -145,7 +149,20 @@ def plain(*axes: Axis) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
+def apart(values: Sequence[float]) -> list[float]:
+    """The same, with NaN for those whose names would touch the one before on a logarithmic scale."""
+    shown: list[float] = []
+    last = 0.0
+    for place, value in enumerate(values):
+        fits = value > 1.5 * last or place == len(values) - 1
+        last = value if fits else last
+        shown.append(value if fits else float("nan"))
+    return shown
+
+
 def short(value: float) -> str:
+    if value != value:
+        return ""
     if value >= 1e5:
         return f"{value / 1e6:.2g}M"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
