@@ -93,9 +93,9 @@ def run(
     are finished in any case.
     """
     began = time.monotonic() if started is None else started
-    scheme = parse_uri(source).scheme
-    sinks = list(sinks) or [default_sink(scheme)]
-    check_sinks(sinks, scheme)
+    uri = parse_uri(source)
+    sinks = list(sinks) or [default_sink(uri.scheme)]
+    check_sinks(sinks, uri)
     if frames is not None and frames < 1:
         raise UsageError(f"The number of frames must be at least 1, not {frames}.")
     stop = threading.Event()
@@ -238,7 +238,10 @@ def _opened_sinks(texts: Sequence[str], context: SinkContext) -> Iterator[list[S
 
 @contextmanager
 def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`; a second one ends the program at once. Only the main thread can do this."""
+    """SIGINT, SIGTERM and SIGHUP (the terminal is gone) set `stop`; a second one ends the program at once.
+
+    Only the main thread can do this.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -249,7 +252,7 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
             signal.raise_signal(number)
         stop.set()
 
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

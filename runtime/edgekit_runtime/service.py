@@ -7,6 +7,7 @@ the socket that `NOTIFY_SOCKET` names.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shutil
@@ -209,8 +210,12 @@ def _install(service: Service) -> int:
     except OSError as error:
         hint = "--system needs root: sudo." if service.system else "--print only shows it."
         raise EdgekitError(f"{service.path} cannot be written: {error.strerror or error}.", hint=hint) from error
-    _systemctl(service.system, "daemon-reload")
-    _systemctl(service.system, "enable", "--now", f"{service.name}.service")
+    try:
+        _systemctl(service.system, "daemon-reload")
+        _systemctl(service.system, "enable", "--now", f"{service.name}.service")
+    except EdgekitError:
+        service.path.unlink(missing_ok=True)
+        raise
     announce("message", f"{service.path} is installed and runs.")
     if not service.system:
         announce("message", "To have it run without a login: sudo loginctl enable-linger $USER")
@@ -223,13 +228,17 @@ def _uninstall(name: str, system: bool) -> int:
     path = unit_path(name, system)
     if not path.exists():
         raise EdgekitError(f"There is no service {name}.", hint=f"It would be at {path}.")
-    _systemctl(system, "disable", "--now", f"{name}.service")
+    try:
+        _systemctl(system, "disable", "--now", f"{name}.service")
+    except EdgekitError as error:
+        announce("message", str(error.args[0]), level=logging.WARNING)
     try:
         path.unlink()
     except OSError as error:
         raise EdgekitError(f"{path} cannot be removed: {error.strerror or error}.", hint="sudo?") from error
-    _systemctl(system, "daemon-reload")
     announce("message", f"{path} is removed.")
+    with suppress(EdgekitError):
+        _systemctl(system, "daemon-reload")
     return 0
 
 

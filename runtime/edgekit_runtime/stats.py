@@ -125,7 +125,7 @@ class Backlog:
     def look(self, frames: int, dropped: int) -> float | None:
         """The share of frames that is skipped, if `skipping` has just changed; `frames` and `dropped` so far."""
         now = time.monotonic()
-        if self._counts and now - self._counts[-1][0] > 3:
+        if self._counts and now - self._counts[-1][0] > 1.8:
             self._counts.clear()  # a sink that paused is no backlog
             self.rate = 0.0
         self._counts.append((now, frames, dropped))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +77,21 @@ def test_bad_input(tmp_path: Path) -> None:
         open_sink(f"json:{tmp_path}/file/x.jsonl", SinkContext())
     with pytest.raises(SinkError, match="cannot be written"):
         open_sink(f"json:{tmp_path}", SinkContext())
+
+
+def test_on_a_full_disk_the_last_line_is_whole(small_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    arguments = [str(small_bundle), "--source", "test:?fps=0&size=96x64&frames=4000", "--sink", f"json:{out}"]
+    limited = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from edgekit_runtime.cli import main
+raise SystemExit(main({arguments!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("cannot be written") == 1
+    text = out.read_text(encoding="utf-8")
+    assert all(json.loads(line) for line in text.splitlines())
+    assert not text or text.endswith("\n")

@@ -34,6 +34,7 @@ from edgekit_runtime.sinks.websocket import ClosedError, WebSocket
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.pattern import Pattern
 from edgekit_runtime.sources.phone import MAX_PICTURE_BYTES, PhoneCamera, decode_jpeg, jpeg_size
+from edgekit_runtime.sources.uri import parse_uri
 
 PATTERN = Pattern(320, 180)
 
@@ -126,8 +127,8 @@ def test_pictures_may_be_posted_and_may_change_their_size() -> None:
 
 def test_without_its_page_the_source_makes_no_sense() -> None:
     with pytest.raises(UsageError, match="gets its pictures through the page"):
-        check_sinks(["null"], "phone")
-    check_sinks(["null", "web:0"], "phone")
+        check_sinks(["null"], parse_uri("phone:"))
+    check_sinks(["null", "web:0"], parse_uri("phone:"))
     assert default_sink("phone") == "web"
     with serving() as sink:
         assert ask(sink, "/camera")[0] == 404

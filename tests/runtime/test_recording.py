@@ -169,7 +169,41 @@ def test_a_killed_recording_plays_up_to_its_last_seconds(small_bundle: Path, tmp
     assert [number for number, _ in played(tmp_path / "out.recovered-1.mp4")] == numbers
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_earlier_recording_of_that_name_stays(tmp_path: Path):
+    path = tmp_path / "out.mp4"
+    record(path, [0, 0.04, 0.08, 0.12])
+    record(path, [0, 0.04])
+    record(path, [0])
+    lengths = {each.name: len(played(each)) for each in tmp_path.iterdir()}
+    assert lengths == {"out.mp4": 1, "out.before-1.mp4": 4, "out.before-2.mp4": 2}
+
+
+def test_what_another_process_records_into_is_left_alone(tmp_path: Path):
+    path = tmp_path / "out.mp4"
+    first = open_sink(f"file:{path}", SinkContext(fps=30))
+    for number in range(70):
+        show(first, number, number / 30)
+    with pytest.raises(SinkError, match="another edgekit-run records into it"):
+        open_sink(f"file:{path}", SinkContext(fps=30))
+    first.close()
+    assert len(played(path)) == 70
+    record(path, [0])
+
+
+@pytest.mark.parametrize("sink", ["file:{}/clip.mp4", "png:{}/pictures"])
+def test_what_is_read_is_not_written_over(edgekit_run, small_bundle: Path, tmp_path: Path, sink: str):
+    record(tmp_path / "clip.mp4", [0, 0.04])
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "000000.png"), np.zeros((64, 96, 3), np.uint8))
+    before = {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    source = tmp_path / ("clip.mp4" if sink.startswith("file") else "pictures")
+    done = edgekit_run(small_bundle, "--source", source, "--sink", sink.format(tmp_path))
+    assert done.returncode == 2
+    assert "would write over what is read" in done.stderr
+    assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_finishes_the_recording(small_bundle: Path, tmp_path: Path, number: signal.Signals):
     path, figures = tmp_path / "out.mp4", tmp_path / "stats.json"
     sink = ("--source", "test:?fps=60&size=320x180", "--no-overlay", "--sink", f"file:{path}")

@@ -152,6 +152,15 @@ def test_a_systemd_that_fails_is_quoted(capsys, small_bundle: Path, systemctl: P
     program.write_text("#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n", encoding="utf-8")
     assert main(["service", "install", str(small_bundle), "--camera", "0"]) == 1
     assert "Failed to connect to bus" in capsys.readouterr().err
+    program.write_text('#!/bin/sh\n[ "$2" = --version ] || exit 1\n', encoding="utf-8")
+    assert main(["service", "install", str(small_bundle), "--camera", "0"]) == 1
+    path = unit_path("edgekit-run", system=False)
+    assert not path.exists()
+    # One that is there can be removed all the same.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert main(["service", "uninstall"]) == 0
+    assert not path.exists()
 
 
 def test_systemd_is_told_that_it_is_ready_alive_and_stopping(small_bundle: Path, tmp_path: Path):

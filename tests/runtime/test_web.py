@@ -164,6 +164,9 @@ def test_other_machines_need_the_token() -> None:
         assert ask(sink, "/state", Cookie=kept)[0] == 200
         assert ask(sink, "/", Cookie=kept)[0] == 200
         assert ask(sink, "/state", Cookie="edgekit=wrong")[0] == 403
+        # Programs, such as Prometheus, keep no cookies.
+        assert ask(sink, "/metrics", Authorization=f"Bearer {token}")[0] == 200
+        assert ask(sink, "/metrics", Authorization="Bearer wrong")[0] == 403
         assert ask(sink, "/state", Cookie="\x01;;==")[0] == 403
 
 

@@ -113,7 +113,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (
             KeyboardInterrupt(),
             130,
-            ["Interrupted. What was finished is kept; the same command (trainings: with --resume) goes on from there."],
+            ["Interrupted. Nothing half-written is left."],
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),

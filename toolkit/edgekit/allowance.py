@@ -34,8 +34,11 @@ class Allowance:
         answers = [run(image) for image in self.images]
         profile = self._profile
         parts = [100 * (self._best - self._miou(answers)) / max(profile.allowed_drop_points, 1e-6)]
-        if (error := fidelity(answers, self._baseline).depth_error) is not None:
-            parts.append(100 * error / max(profile.allowed_depth_error_percent, 1e-6))
+        found = fidelity(answers, self._baseline)
+        if found.agreement is not None:
+            parts.append((1 - found.agreement) / max(1 - profile.min_agreement, 1e-6))
+        if found.depth_error is not None:
+            parts.append(100 * found.depth_error / max(profile.allowed_depth_error_percent, 1e-6))
         return max(parts)
 
     def _miou(self, answers: Sequence[Arrays]) -> float:

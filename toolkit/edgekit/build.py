@@ -108,6 +108,8 @@ def build(
     say(f"Calibrating and judging with {material.origin}.")
 
     made, skipped = _make(exporter, material)
+    if isinstance(exporter, Exporter) and exporter.fine_tuning and not exporter.fine_tuning.done:
+        skipped.append(Skipped(TUNED, "no INT8 of this profile loses too much"))
     trial = measure(exporter, made, material)
     rows, skipped = trial.rows, [*skipped, *trial.refused]
     baseline = next((row for row in rows if row.candidate.key == forms.baseline_key(profile)), None)

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        _say("Interrupted. What was finished is kept; the same command (trainings: with --resume) goes on from there.")
+        _say(f"Interrupted. {_after_interruption(arguments[0] if arguments else '')}")
         return INTERRUPTED
     except Exception as error:
         if debug:
@@ -82,6 +82,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """The command as a process of its own."""
     leave(main())
+
+
+def _after_interruption(command: str) -> str:
+    if command in ("train", "distill"):
+        return "What was finished is kept; the same command with --resume goes on from there."
+    if command in ("extract", "label", "round", "demo"):
+        return "What was finished is kept; the same command goes on from there."
+    return "Nothing half-written is left."
 
 
 def _explain(error: Exception) -> int:

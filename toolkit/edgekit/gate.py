@@ -40,7 +40,8 @@ def verdict(row: Measured, profile: Profile) -> str:
         return f"loses {row.drop * 100:.2f} points of mIoU, {profile.allowed_drop_points:g} are allowed"
     agreement, depth = row.original.agreement, row.baseline.depth_error
     if agreement is not None and agreement < profile.min_agreement:
-        return f"agrees with the original in {agreement:.1%} of the pixels, {profile.min_agreement:.0%} are asked for"
+        asked = f"{100 * profile.min_agreement:.4g}%"
+        return f"agrees with the original in {agreement:.1%} of the pixels, {asked} are asked for"
     if depth is not None and not depth * 100 <= profile.allowed_depth_error_percent:
         return f"shifts depth by {depth:.2%}, {profile.allowed_depth_error_percent:g}% is allowed"
     return ""

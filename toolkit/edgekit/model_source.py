@@ -32,6 +32,8 @@ def find_model(model: str, profile: Profile, size: Size | None, signature: Path 
         from edgekit.torch_module import of_module
 
         return Exporter(of_module(model, _signature(Path(model.rpartition(":")[0]), size, signature)), profile)
+    if model.endswith(".py"):
+        raise UsageError(f"{model} may hold several networks.", hint=f"Say which: --model {model}:NAME")
     if signature is not None:
         raise UsageError(
             f"{model} brings its own signature.",
@@ -43,7 +45,9 @@ def find_model(model: str, profile: Profile, size: Size | None, signature: Path 
 
 
 def _signature(network: Path, size: Size | None, given: Path | None) -> ModelSignature:
-    """Raises UsageError where there is none, BuildError where it is wrong."""
+    """Raises UsageError where there is none, or no network, BuildError where it is wrong."""
+    if not network.is_file():
+        raise UsageError(f"There is no file {network}.", hint="Check the path.")
     path = given or network.with_suffix(".toml")
     if given is None and not path.is_file():
         raise UsageError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.sinks.base import Sink, SinkContext
-from edgekit_runtime.sources.uri import redact
+from edgekit_runtime.sources.uri import SourceUri, redact
 
 __all__ = ["check_sinks", "default_sink", "open_sink"]
 
@@ -37,12 +38,18 @@ def open_sink(text: str, context: SinkContext | None = None) -> Sink:
     return opener(argument, context or SinkContext())
 
 
-def check_sinks(texts: list[str], source: str = "") -> None:
-    """Raises UsageError when one is unknown, lacks its path, or two want the same output, or when the source of that
-    scheme needs another; SinkError when there can be no window here. Opens nothing.
+def check_sinks(texts: list[str], source: SourceUri | None = None) -> None:
+    """Raises UsageError when one is unknown, lacks its path, would write over what the source reads, or two want the
+    same output, or when the source needs another; SinkError when there can be no window here. Opens nothing.
     """
     names = [_split(text)[0] for text in texts]
-    if source == "phone" and "web" not in names:
+    if source is not None and source.scheme == "file":
+        read = Path(source.body).expanduser().resolve()
+        for name, argument in map(_split, texts):
+            written = Path(argument).expanduser().resolve()
+            if name in ("file", "png") and written in (read, *([read.parent] if name == "png" else [])):
+                raise UsageError(f"{name}:{argument} would write over what is read.", hint="Name another place.")
+    if source is not None and source.scheme == "phone" and "web" not in names:
         raise UsageError("phone: gets its pictures through the page.", hint="Add --sink web, or web:0.0.0.0:8090.")
     if len(texts) != len(set(texts)):
         raise UsageError("The same sink is asked for twice.")

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class LineSink(Sink):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
+            self._whole = path.stat().st_size
         except OSError as error:
             raise self._error(error) from error
 
@@ -60,17 +62,32 @@ class LineSink(Sink):
             self._file.write(json.dumps(line, separators=(",", ":")) + "\n")
             if time.monotonic() - self._flushed > _FLUSH_S:
                 self._flushed = time.monotonic()
-                self._file.flush()
+                self._flush()
         except OSError as error:
+            self._cut()
             raise self._error(error) from error
 
     def close(self) -> None:
+        if self._file.closed:
+            return
         try:
-            with self._file as file:
-                file.flush()
-                os.fsync(file.fileno())
+            self._flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         except OSError as error:
+            self._cut()
             raise self._error(error) from error
+
+    def _flush(self) -> None:
+        self._file.flush()
+        self._whole = os.fstat(self._file.fileno()).st_size
+
+    def _cut(self) -> None:
+        """Closes with the last whole line: of those that no longer fit, half a one may be there."""
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            os.truncate(self._path, self._whole)
 
     def _said(self, result: Result, names: Sequence[str], unit: str | None) -> dict[str, Any]:
         said: dict[str, Any] = {}

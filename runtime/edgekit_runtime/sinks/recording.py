@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 
 from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.events import announce
 from edgekit_runtime.model import Result
 from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
 from edgekit_runtime.sinks.mp4 import TIMESCALE, Mp4Writer, Sample
@@ -45,8 +46,8 @@ class RecordingSink(Sink):
         self._failed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _keep_old(self._partial)
-            self._partial.open("wb").close()
+            _keep(self._partial, path, "recovered")
+            self._claim = _claimed(self._partial)
         except OSError as error:
             raise self._error(error) from error
 
@@ -81,6 +82,7 @@ class RecordingSink(Sink):
                 self._encoder.release()
                 self._encoder = None
             self._scratch.unlink(missing_ok=True)
+            self._claim.close()
 
     def _begin_segment(self, size: tuple[int, int]) -> Any:
         encoder = cv2.VideoWriter(str(self._scratch), cv2.VideoWriter.fourcc(*"mp4v"), round(self._fps), size)
@@ -120,7 +122,7 @@ class RecordingSink(Sink):
         try:
             if self._mp4 is not None:
                 self._mp4.close()
-                self._partial.replace(self._path)
+                self._appear()
             else:
                 self._partial.unlink(missing_ok=True)
         except OSError as error:
@@ -136,10 +138,15 @@ class RecordingSink(Sink):
             kept = self._mp4.samples
             with suppress(OSError):  # without an index it stays a fragmented file, which plays as well
                 self._mp4.close()
-            self._partial.replace(self._path)
+            self._appear()
         else:
             self._partial.unlink(missing_ok=True)
         raise self._error(error, kept) from error
+
+    def _appear(self) -> None:
+        """Under its name; an earlier recording of that name stays beside it."""
+        _keep(self._path, self._path, "before")
+        self._partial.replace(self._path)
 
     def _error(self, error: OSError, kept: int = 0) -> SinkError:
         hint = "Free some space, or record elsewhere." if error.errno in _NO_ROOM else "Check path and rights."
@@ -148,13 +155,30 @@ class RecordingSink(Sink):
         return SinkError(f"{self._path} cannot be written: {error.strerror or error}.", hint=hint)
 
 
-def _keep_old(partial: Path) -> None:
-    """What a killed recording left behind plays, and is not written over."""
-    if not partial.exists() or partial.stat().st_size == 0:
+def _keep(old: Path, path: Path, word: str) -> None:
+    """What an earlier recording left plays, whether it was killed or not, and is not written over."""
+    if not old.exists() or old.stat().st_size == 0:
         return
-    stem = partial.name.removesuffix(".partial.mp4")
-    free = (partial.with_name(f"{stem}.recovered-{number}.mp4") for number in count(1))
-    partial.rename(next(path for path in free if not path.exists()))
+    _claimed(old).close()
+    free = (path.with_name(f"{path.stem}.{word}-{number}.mp4") for number in count(1))
+    kept = next(each for each in free if not each.exists())
+    old.rename(kept)
+    announce("message", f"An earlier recording was kept as {kept}.")
+
+
+def _claimed(partial: Path) -> IO[bytes]:
+    """The file, open, so that no other process records into it. Raises OSError where one does."""
+    file = partial.open("ab")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass  # Windows lets nobody else write to it anyway
+    except OSError as error:
+        file.close()
+        raise OSError(errno.EBUSY, "another edgekit-run records into it") from error
+    return file
 
 
 def _avi_pictures(data: bytes) -> Iterator[bytes]:

@@ -191,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _allowed(self) -> bool:
         if not self._board.token:
             return True
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._token_matches(given.strip()):
+            return True  # a program, such as Prometheus
         try:
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(_COOKIE)
         except CookieError:

@@ -95,7 +95,7 @@ class _Remote(_Video):
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = _NETWORK + (_UNBUFFERED if live else "")
         patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
         capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
-        self._use(capture, "does not answer, or with no video that OpenCV decodes")
+        self._use(capture, "does not answer, or has no video that OpenCV decodes")
 
 
 class _Pipeline(_Video):

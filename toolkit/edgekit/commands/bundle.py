@@ -195,7 +195,9 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
 def _found(variant: Variant) -> str:
     figures = [f"{variant.p50_ms:.2f} ms" if variant.p50_ms is not None else "not timed"]
     if variant.miou is not None:
-        figures.append(f"mIoU {100 * variant.miou:.1f} %, {100 * (variant.drop or 0):.2f} below fp32")
+        drop = variant.drop or 0
+        side = "above" if drop < 0 else "below"
+        figures.append(f"mIoU {100 * variant.miou:.1f} %, {abs(100 * drop):.2f} {side} fp32")
     if variant.depth_error is not None:
         figures.append(f"depth {100 * variant.depth_error:.2f} % off fp32")
     return f"{variant.engine} {variant.device}, {variant.precision}: {'; '.join(figures)}"
