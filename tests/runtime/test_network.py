@@ -182,7 +182,7 @@ def lying(body: bytes) -> Iterator[str]:
 
 def test_a_server_cannot_make_the_decoder_read_a_local_file(clip: Path) -> None:
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{clip}\n#EXT-X-ENDLIST\n"
-    with lying(playlist.encode()) as address, pytest.raises(SourceError, match="does not answer, or with no video"):
+    with lying(playlist.encode()) as address, pytest.raises(SourceError, match="does not answer, or has no video"):
         open_source(address)
 
 

@@ -89,6 +89,7 @@ class RecordingSink(Sink):
         if not encoder.isOpened():
             self._failed = True
             self._partial.unlink(missing_ok=True)
+            self._claim.close()
             raise SinkError(f"{self._path}: this OpenCV cannot encode MPEG-4 video.")
         return encoder
 
@@ -141,6 +142,7 @@ class RecordingSink(Sink):
             self._appear()
         else:
             self._partial.unlink(missing_ok=True)
+        self._claim.close()
         raise self._error(error, kept) from error
 
     def _appear(self) -> None:
