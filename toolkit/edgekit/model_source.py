@@ -8,7 +8,7 @@ from edgekit.deployable import Size
 from edgekit.exportable import Exportable
 from edgekit.model_signature import ModelSignature, read_signature
 from edgekit.profiles import Profile
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import BuildError, UsageError
 
 ONNX = ".onnx"
 PYTHON = ".py:"
@@ -45,9 +45,9 @@ def find_model(model: str, profile: Profile, size: Size | None, signature: Path 
 
 
 def _signature(network: Path, size: Size | None, given: Path | None) -> ModelSignature:
-    """Raises UsageError where there is none, or no network, BuildError where it is wrong."""
+    """Raises UsageError where there is none, BuildError where it is wrong, and where there is no network."""
     if not network.is_file():
-        raise UsageError(f"There is no file {network}.", hint="Check the path.")
+        raise BuildError(f"There is no network at {network}.", hint="Check the path given with --model.")
     path = given or network.with_suffix(".toml")
     if given is None and not path.is_file():
         raise UsageError(
