@@ -1,8 +1,8 @@
 """bfloat16 where it pays, as autocast has it in training: matrix products and large convolutions. The rest is float32.
 
-In a transformer what is added up along the residual stream is rounded dozens of times in bfloat16, and it is little
-time that is saved there. DPT-large's depth is off by 0.65 % this way, by 1.65 % in bfloat16 throughout, for a tenth more
-time (docs/results.md).
+In a transformer, what is added up along the residual stream is rounded dozens of times in bfloat16, and little time is
+saved by it. DPT-large's depth is off by 0.65 % this way and by 1.65 % in bfloat16 throughout, for a tenth more time
+(docs/results.md).
 """
 
 from __future__ import annotations
