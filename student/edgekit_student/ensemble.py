@@ -15,6 +15,7 @@ from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.batches import collate
 from edgekit_student.metrics import Confusion, confusion, miou
+from edgekit_student.networks import device_of
 from edgekit_student.phg_mae import PHGMAE
 from edgekit_student.samples import PRESENT, ModalityDataset, Sample
 from edgekit_student.settings import Ensemble
@@ -52,7 +53,7 @@ def predict(
 
     `outputs` are the names of the modalities to predict, by default the target alone. Of labels, `aggregate` takes
     the "mean" of the members' probabilities or their "vote"; of the rest always the mean, normals of unit length.
-    Raises UsageError for names that the model does not predict.
+    The answer is on the CPU, wherever the model is. Raises UsageError for names that the model does not predict.
     """
     described = {modality.name: modality for modality in model.config.outputs}
     names = list(outputs) or [model.target.name]
@@ -76,7 +77,8 @@ def predict(
     disagreement = _entropy(torch.as_tensor(mean) / count) - torch.as_tensor(entropies) / count
     scale = float(np.log(max(2, model.target.features)))
     return EnsemblePrediction(
-        {name: _unit(described[name], totals[name] / count) for name in names}, (disagreement / scale).clamp(0, 1)
+        {name: _unit(described[name], totals[name] / count).cpu() for name in names},
+        (disagreement / scale).clamp(0, 1).cpu(),
     )
 
 
@@ -163,11 +165,15 @@ def _agreement(model: PHGMAE, samples: ModalityDataset, candidates: Tensor) -> n
 
 
 def read_inputs(model: PHGMAE, sample: Sample) -> tuple[dict[str, Tensor], Tensor]:
-    """What the model reads of one frame, as a batch of one, and which inputs there are, bool `(inputs,)`."""
+    """What the model reads of one frame, as a batch of one where the model is, and which inputs there are, bool
+    `(inputs,)`.
+    """
     names = [modality.name for modality in model.config.inputs]
-    return collate([{name: sample[name] for name in names}]), torch.tensor([bool(sample[n + PRESENT]) for n in names])
+    batch = collate([{name: sample[name] for name in names}])
+    there = torch.tensor([bool(sample[name + PRESENT]) for name in names])
+    return {name: tensor.to(device_of(model)) for name, tensor in batch.items()}, there
 
 
 def _classes(probabilities: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    ids: np.ndarray[Any, np.dtype[np.uint8]] = probabilities[0].argmax(dim=0).to(torch.uint8).numpy()
+    ids: np.ndarray[Any, np.dtype[np.uint8]] = probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
     return ids

@@ -19,6 +19,7 @@ from edgekit_student.ensemble import Members, read_inputs
 from edgekit_student.ensemble import predict as ensemble_predict
 from edgekit_student.geometry_scores import GEOMETRY, Errors, alignment, new_errors, pooled, truths
 from edgekit_student.metrics import Confusion, class_f1, class_iou, confusion, miou, pixel_accuracy
+from edgekit_student.networks import device_of
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import PRESENT, Array, FrameRef, ModalityDataset, Sample, declarations
 from edgekit_student.student import Student
@@ -353,8 +354,9 @@ def student_predictor(student: Student) -> Predictor:
 
     @torch.inference_mode()
     def predict(sample: Sample) -> Prediction:
-        rgb = torch.from_numpy(sample["rgb"]).permute(2, 0, 1).unsqueeze(0).float()
-        raw = dict(zip((modality.name for modality in student.config.outputs), student(rgb), strict=True))
+        rgb = torch.from_numpy(sample["rgb"]).to(device_of(student)).permute(2, 0, 1).unsqueeze(0).float()
+        answers = (answer.cpu() for answer in student(rgb))
+        raw = dict(zip((modality.name for modality in student.config.outputs), answers, strict=True))
         size = (sample["rgb"].shape[0], sample["rgb"].shape[1])
         logits = upsample(raw[outputs[Kind.LABELS].name], size)
         geometry = {

@@ -19,6 +19,7 @@ from edgekit_runtime.errors import DataError, UsageError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CheckpointConfig
 from edgekit_student.ensemble import Members
+from edgekit_student.networks import device_of
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import PRESENT, Array, Sample, declarations
 from edgekit_student.settings import Ensemble
@@ -57,9 +58,9 @@ class Labeller:
 def student_labeller(student: Student) -> Labeller:
     @torch.inference_mode()
     def probabilities(sample: Sample) -> Tensor:
-        rgb = torch.from_numpy(sample["rgb"]).permute(2, 0, 1).unsqueeze(0).float()
+        rgb = torch.from_numpy(sample["rgb"]).to(device_of(student)).permute(2, 0, 1).unsqueeze(0).float()
         logits: Tensor = student(rgb)[0]
-        return logits.softmax(dim=1)
+        return logits.softmax(dim=1).cpu()
 
     config = student.config
     return Labeller(

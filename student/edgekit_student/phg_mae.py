@@ -176,8 +176,8 @@ def upsample(values: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(values, size=size, mode="bilinear", align_corners=False)
 
 
-def load_phg_mae(folder: Path) -> PHGMAE:
-    """A PHG-MAE in its inference form, on the CPU: branches folded, ready to predict, not to train on.
+def load_phg_mae(folder: Path, device: torch.device | str = "cpu") -> PHGMAE:
+    """A PHG-MAE in its inference form: branches folded, ready to predict, not to train on.
 
     Raises CheckpointError when it is none, or its weights do not fit.
     """
@@ -190,5 +190,5 @@ def load_phg_mae(folder: Path) -> PHGMAE:
     model = PHGMAE(config)
     restore(model, folder)
     deployed(model.network)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()

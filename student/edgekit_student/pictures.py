@@ -14,6 +14,7 @@ from edgekit_runtime.colour import Picture, colourise
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.batches import Batch, collate
 from edgekit_student.encoding import Statistics, decode
+from edgekit_student.networks import device_of
 from edgekit_student.phg_mae import PHGMAE, upsample
 from edgekit_student.samples import PRESENT, Array, Sample
 from edgekit_student.student import Student
@@ -76,7 +77,7 @@ def _evaluating(model: nn.Module) -> Iterator[torch.device]:
     model.eval()
     try:
         with torch.no_grad():
-            yield next(model.parameters()).device
+            yield device_of(model)
     finally:
         model.train(training)
 

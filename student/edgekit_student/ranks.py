@@ -68,6 +68,13 @@ def fabric_for(device: str, precision: str) -> Any:
     return fabric
 
 
+def own_device(device: str) -> torch.device:
+    """Which one of "cpu" or "cuda" this process computes on: each of several has a GPU of its own."""
+    if device == "cuda" and world() > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return torch.device(device)
+
+
 def native_bf16(device: str) -> bool:
     """Whether bfloat16 is faster than float32 there: AVX512-BF16 (a third faster here) or AMX, Ampere and later."""
     if device in ("auto", "cuda") and torch.cuda.is_available():

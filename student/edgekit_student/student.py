@@ -49,8 +49,8 @@ class Student(nn.Module):
         save_checkpoint(folder, self.state_dict(), self.config)
 
 
-def load_student(folder: Path) -> Student:
-    """A student in eval mode on the CPU. Raises CheckpointError when it is none, or its weights do not fit."""
+def load_student(folder: Path, device: torch.device | str = "cpu") -> Student:
+    """A student in eval mode. Raises CheckpointError when it is none, or its weights do not fit."""
     config = read_config(folder)
     if config.kind != "student":
         raise CheckpointError(
@@ -59,4 +59,4 @@ def load_student(folder: Path) -> Student:
         )
     student = Student(config)
     restore(student, folder)
-    return student.eval()
+    return student.to(device).eval()

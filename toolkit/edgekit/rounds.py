@@ -51,7 +51,7 @@ def run_round(
     *,
     name: str = "",
     beside: Sequence[str] = (),
-    device: str = "auto",
+    device: str = "cpu",
 ) -> Round:
     """Raises UsageError where a finished stage was made with other settings, or under another name."""
     train, distil = read_settings(TrainSettings, config), read_settings(DistillSettings, config)
@@ -64,7 +64,7 @@ def run_round(
     modality = _name(data, folder, name)
     trained = _trained(data, run, train, device)
     _distilled(data, run, student, distil, device)
-    model = load_student(student)
+    model = load_student(student, device)
     with progress(f"Labels {modality}") as advance:
         labelled = label(data, student_labeller(model), modality, on_frame=advance)
     inputs = tuple(each.name for each in trained.inputs)
@@ -124,7 +124,7 @@ def _distilled(data: Dataset, run: Path, folder: Path, settings: DistillSettings
     if (folder / CONFIG).exists():
         _finished(folder, settings)
         return
-    teacher = find_teacher(str(run), data, settings)
+    teacher = find_teacher(str(run), data, settings, device)
     say_supervised(teacher)
     with distilling(settings.optimisation.steps) as (on_teaching, on_progress):
         student = distill(

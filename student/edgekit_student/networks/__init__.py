@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
 from edgekit_runtime.errors import UsageError
@@ -37,4 +38,9 @@ def deployed(network: nn.Module) -> nn.Module:
     return network
 
 
-__all__ = ["NETWORKS", "Edge", "SafeUAV", "create_network", "deployed"]
+def device_of(module: nn.Module) -> torch.device:
+    """Where its weights lie, and what it reads has to be."""
+    return next(module.parameters()).device
+
+
+__all__ = ["NETWORKS", "Edge", "SafeUAV", "create_network", "deployed", "device_of"]

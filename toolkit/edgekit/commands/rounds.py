@@ -36,13 +36,14 @@ def label(
         bool, typer.Option("--uncertainty", help="Also write NAME_uncertainty: 0 sure, 255 no idea.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what another checkpoint has said.")] = False,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Write what a model says about every frame into the data set, as one more expert. Resumes by itself."""
     from edgekit_student.labelling import UNCERTAINTY
     from edgekit_student.labelling import label as write
 
-    opened, labeller = open_data(data), find_labeller(model, members, mirror)
+    opened, labeller = open_data(data), find_labeller(model, members, mirror, device_name(device))
     with progress(f"Labels {name}") as advance:
         made = write(
             opened,
@@ -64,8 +65,8 @@ def label(
         )
 
 
-def find_labeller(model: Path, members: int, mirror: bool) -> Labeller:
-    """Raises CheckpointError when there is no model."""
+def find_labeller(model: Path, members: int, mirror: bool, device: str) -> Labeller:
+    """One that computes on `device`. Raises CheckpointError when there is no model."""
     from edgekit_student.checkpoint import read_config
     from edgekit_student.labelling import ensemble_labeller, student_labeller
     from edgekit_student.phg_mae import load_phg_mae
@@ -75,8 +76,8 @@ def find_labeller(model: Path, members: int, mirror: bool) -> Labeller:
     if not model.exists():
         raise CheckpointError(f"There is nothing at {model}.", hint="Give a PHG-MAE run or a student folder.")
     if read_config(model).kind == "student":
-        return student_labeller(load_student(model))
-    return ensemble_labeller(load_phg_mae(model), Ensemble(members=members, mirror=mirror))
+        return student_labeller(load_student(model, device))
+    return ensemble_labeller(load_phg_mae(model, device), Ensemble(members=members, mirror=mirror))
 
 
 def semi_supervised_round(

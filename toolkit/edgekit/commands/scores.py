@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgekit.commands.location import DataArgument
+from edgekit.commands.training import Device, device_name
 from edgekit.console import console, emit, progress
 from edgekit_runtime.errors import CheckpointError, DataError, UsageError
 
@@ -49,6 +50,7 @@ def evaluate(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page: confusion, and the worst frames.")
     ] = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Score a model against human labels or exact truth: mIoU, depth, normals (docs/training.md, Scores)."""
@@ -72,6 +74,7 @@ def evaluate(
             aggregate=aggregate,
             select=select,
             thorough=not quick,
+            device=device_name(device),
             on_frame=on_frame,
         )
     if html is not None:
@@ -94,10 +97,12 @@ def score_model(
     aggregate: str = "mean",
     select: int | None = None,
     thorough: bool = False,
+    device: str = "cpu",
     on_frame: Callable[[Judged], None] = lambda judged: None,
     timings: list[float] | None = None,
 ) -> Score:
-    """Scores whatever `model` names on a split of `data`; see `edgekit_student.evaluate.score`.
+    """Scores whatever `model` names on a split of `data`; see `edgekit_student.evaluate.score`. Checkpoints
+    compute on `device`, bundles where they were built for.
 
     Raises CheckpointError when there is nothing of that name, DataError when the split has no truth to score against,
     UsageError when the ensemble that is asked for cannot be.
@@ -129,9 +134,9 @@ def score_model(
             hint="Give a PHG-MAE run, a student folder, a bundle, or expert:NAME.",
         )
     elif read_config(path).kind == "student":
-        predict = scoring.student_predictor(load_student(path))
+        predict = scoring.student_predictor(load_student(path, device))
     else:
-        teacher, masked = load_phg_mae(path), True
+        teacher, masked = load_phg_mae(path, device), True
         reads = ["rgb", *(modality.name for modality in teacher.config.inputs)]
         ensemble = _ensemble(members, mirror, aggregate, select)
         chosen = None

@@ -149,7 +149,8 @@ def distill(
         optimisation__seed=seed,
     )
     opened = open_data(data)
-    teaches = find_teacher(teacher, opened, settings)
+    where = device_name(device)
+    teaches = find_teacher(teacher, opened, settings, where)
     say_supervised(teaches)
     with distilling(settings.optimisation.steps) as (on_teaching, on_progress):
         model = fit_student(
@@ -157,7 +158,7 @@ def distill(
             opened,
             output,
             settings,
-            device=device_name(device),
+            device=where,
             resume=resume,
             tensorboard=tensorboard,
             on_teaching=on_teaching,
@@ -178,14 +179,18 @@ def distill(
         )
 
 
-def find_teacher(name: str, data: Dataset, settings: DistillSettings) -> Teacher:
-    """A PHG-MAE run, or `expert:NAME` for what is stored. Raises CheckpointError, DataError or UsageError."""
+def find_teacher(name: str, data: Dataset, settings: DistillSettings, device: str = "cpu") -> Teacher:
+    """A PHG-MAE run, which answers on `device`, or `expert:NAME` for what is stored.
+
+    Raises CheckpointError, DataError or UsageError.
+    """
     from edgekit_student.phg_mae import load_phg_mae
+    from edgekit_student.ranks import own_device
     from edgekit_student.teaching import STORED, EnsembleTeacher, StoredTeacher
 
     if name.startswith(STORED):
         return StoredTeacher(data, name.removeprefix(STORED), settings.outputs)
-    model = load_phg_mae(Path(name))
+    model = load_phg_mae(Path(name), own_device(device))
     parent = f"{Path(name).resolve().name}@{model.config.weights_sha256[:16]}"
     return EnsembleTeacher(model, settings.ensemble, settings.outputs, parent=parent)
 
