@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edgekit_student.teaching import Teacher
 
 Config = Annotated[
-    Path | None, typer.Option("-c", "--config", metavar="FILE", help="Settings, TOML: see docs/training.md.")
+    Path | None,
+    typer.Option("-c", "--config", metavar="FILE", help="Settings, TOML: `edgekit settings` prints them all."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option(min=1, help="Train on so many devices of this machine, a batch on each.")]
@@ -42,6 +43,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 def register(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("distill")(distill)
+    app.command("settings")(print_settings)
 
 
 def train(
@@ -177,6 +179,13 @@ def distill(
             f"Next: edgekit build --profile laptop-cpu --student {output} --data {data}",
             markup=False,
         )
+
+
+def print_settings() -> None:
+    """Print a train.toml: every setting of train and distill with its default, to uncomment and change."""
+    from edgekit_student.template import template
+
+    typer.echo(template(), nl=False)
 
 
 def find_teacher(name: str, data: Dataset, settings: DistillSettings, device: str = "cpu") -> Teacher:
