@@ -336,7 +336,7 @@ def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, pro
     ("text", "message", "hint"),
     [
         ("[input]\ncolor = 'bgr'\n[depth]\nunit = 'm'\n", "line 2: there is no setting 'input.color'", "'colour'"),
-        ("[input]\nstd = [1, 0, 1]\n[depth]\nunit = 'm'\n", "line 2: input.std.1 = 0: input should be greater", ""),
+        ("[input]\nstd = [1, 0, 1]\n[depth]\nunit = 'm'\n", "line 2: input.std.1 must be more than 0, not 0", ""),
         ("[depth]\nunit = 'feet'\n", "line 2: depth.unit", ""),
         ("[depth]\nscale = 2\n", "line 1: 'depth.unit' is missing", ""),
         ("[depth]\nunit = 'm'\nrange = [5, 1]\n", "the first of the range must be below the second", ""),
@@ -346,6 +346,7 @@ def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, pro
         ("[label]\nclasses = ['a']\n", "line 1: there is no setting 'label'", "'labels'"),
         ("[input]\nsize = '160x96'\n", "neither .labels. nor .depth. says", ""),
         ("[input]\nsize = '160'\n[depth]\nunit = 'm'\n", "line 2: input.size", ""),
+        ("[depth]\nunit = 'm'\noutput = true\n", "line 3: depth.output = True: an output is named, or numbered", ""),
         ("[input\n", "not valid TOML", ""),
     ],
 )
