@@ -142,7 +142,9 @@ def test_profiles_are_listed_with_what_this_machine_can_run(edgekit: Callable[..
     assert all(profile["runs_here"] == (profile["reason"] == "") for profile in listed)
     one = json.loads(edgekit("profiles", "laptop-cpu", "--json").out)["profiles"]
     assert [profile["input_size"] for profile in one] == [[544, 960]]
-    assert "laptop-cpu" in edgekit("profiles").err
+    table = edgekit("profiles").err
+    assert "laptop-cpu" in table
+    assert max(len(line.rstrip()) for line in table.partition("\n\n")[0].splitlines()) <= 60
     pi = edgekit("profiles", "raspberry-pi-5").err
     assert "Raspberry Pi 5" in pi
     assert "480x256, 320x176" in pi
