@@ -53,7 +53,7 @@ def _facts(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "bundle", result["bundle"]
     yield "runs on", f"{result['engine']}, {result['precision']}, {result['input_size'][1]}x{result['input_size'][0]}"
     for reason in result["passed_over"]:
-        yield "passed over", f"{reason}; the figures are of what runs instead"
+        yield "passed over", f"{reason.rstrip('.')}; the figures are of what runs instead"
     yield "latency", f"p50 {result['p50_ms']:.2f} ms, p90 {result['p90_ms']:.2f}, p99 {result['p99_ms']:.2f}"
     yield "throughput", f"{result['fps']:.1f} frames/s{_at_once(result['requests'])}"
     yield "first result", f"{result['cold_start_s']:.2f} s after the start of the process"
