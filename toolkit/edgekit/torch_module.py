@@ -140,7 +140,7 @@ def _planar(said: Any, output: int | str, modality: Modality) -> Tensor:
         answer = answer.permute(0, 3, 1, 2)
     if answer.dim() != 4 or answer.shape[1] != features:
         wanted = f"{features} classes" if modality.taxonomy else "one channel"
-        other = f" Or another {'taxonomy' if modality.taxonomy else 'kind'}."
+        other = " Or name the taxonomy that it has." if modality.taxonomy else ""
         raise BuildError(
             f"The module answers with {list(answer.shape)} where {modality.name} should have {wanted}.",
             hint=_choose(said) + other,
