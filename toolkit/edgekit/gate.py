@@ -87,7 +87,7 @@ def require(rows: Sequence[Measured], profile: Profile) -> Measured:
     ]
     raise BuildError(
         f"No candidate passed the accuracy gate of {profile.name}: {'; '.join(reasons) or 'none could be run'}.",
-        hint="Allow more (allowed_drop_points, allowed_depth_error_percent), "
+        hint="Allow more (allowed_drop_points, min_agreement, allowed_depth_error_percent), "
         f"add {BASELINE} to precisions, or train the student further.",
     )
 
