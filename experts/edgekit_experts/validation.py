@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 # What a value must be, by the kind of pydantic's complaint; others are told in its own words.
@@ -25,6 +25,15 @@ _WANTED = {
     "string_type": "a text",
     "tuple_type": "a list",
 }
+# The same where the limit is a part of the complaint.
+_LIMITS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+}
 
 
 def first_fault(error: ValidationError, key: str = "") -> str:
@@ -40,8 +49,10 @@ def first_fault(error: ValidationError, key: str = "") -> str:
             return f"{where!r} is missing"
         case "extra_forbidden":
             return f"there is no key {where!r}"
-        case kind if kind in _WANTED:
-            return f"{where or 'the whole'} must be {_WANTED[kind]}, not {_shown(fault['input'])}"
+        case "too_short":
+            return f"{where} has too few entries: at least {fault['ctx']['min_length']}"
+        case kind if wanted := _WANTED.get(kind) or _LIMITS.get(kind, "").format_map(fault.get("ctx", {})):
+            return f"{where or 'the whole'} must be {wanted}, not {_shown(fault['input'])}"
     text = fault["msg"].removeprefix("Value error, ")
     words = f"{text[:1].lower()}{text[1:]}"
     return f"{where} = {_shown(fault['input'])}: {words}" if where else words
@@ -64,6 +75,17 @@ def parameter_fault(constructor: Callable[..., Any], key: str, value: object) ->
     except ValidationError as error:
         return first_fault(error, key)
     return ""
+
+
+def written(pattern: str, how: str) -> AfterValidator:
+    """For texts of a form of their own: `how` says in words what `pattern` asks of the whole."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(how)
+        return text
+
+    return AfterValidator(check)
 
 
 def size_of(value: object) -> object:

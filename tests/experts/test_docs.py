@@ -93,7 +93,7 @@ def test_a_table_may_name_taxonomies_by_their_paths(
         ('classes = ["a"]', "'name' is missing"),
         ('name = "yard"', "either in the table colours or in the list classes"),
         ('name = "yard"\n[colours]\nground = "red"', "colours.ground must be a list, not 'red'"),
-        ('name = "yard"\n[colours]\nground = [1, 2, 300]', "colours.ground.2 = 300: input should be less"),
+        ('name = "yard"\n[colours]\nground = [1, 2, 300]', "colours.ground.2 must be at most 255, not 300"),
         ('name = "yard"\n[colours]\nground = [1, 2]', "colours.ground.2"),
         ('name = "yard"\nclasses = "ground"', "classes must be a list, not 'ground'"),
         ('name = "yard"\nignore = 0\nclasses = ["ground"]', "ignore id 0"),

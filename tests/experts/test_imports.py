@@ -169,7 +169,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, table: Path) -> None:
     ("change", "message"),
     [
         (('taxonomy = "camvid"', 'taxonomy = "camvit"'), "no taxonomy 'camvit'"),
-        (('kind = "labels"', 'kind = "label"'), "kind = 'label': input should be 'image', 'labels'"),
+        (('kind = "labels"', 'kind = "label"'), "kind must be 'image', 'labels'"),
         (('kind = "labels"', ""), "'kind' is missing"),
         (('kind = "labels"', 'kind = "labels"\nchannels = "three"'), "channels must be a whole number, not 'three'"),
         (('kind = "labels"', 'kind = "labels"\nchanels = 1'), "no key 'chanels'"),

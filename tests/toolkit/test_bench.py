@@ -30,6 +30,7 @@ def test_two_bundles_are_measured_in_turns(
     assert document["ratio_p50"] == pytest.approx(document["other"]["p50_ms"] / document["p50_ms"], rel=0.01)
     assert document["p50_ms"] <= document["p90_ms"] <= document["p99_ms"]
     assert document["cold_start_s"] > 0
+    assert document["passed_over"] == []
 
 
 def test_the_slowest_layers_are_shown(edgekit: Callable[..., Any], built: Built) -> None:

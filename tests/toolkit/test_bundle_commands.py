@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -49,9 +50,19 @@ def test_show_tells_what_it_is_and_where_it_comes_from(edgekit: Edgekit, bundle:
     assert shown.status == 0
     for part in ("edge-150k, for small", "frames of 160x96", "dronescapes: land, forest", "openvino CPU", "nobody"):
         assert part in shown.out, shown.out
+    assert re.search(r"mIoU \d+\.\d % against labels, \d+\.\d\d (above|below) fp32", shown.out)
     document = json.loads(edgekit("bundle", "show", bundle, "--json").out)
     assert document["signed_by"] is None
     assert document["variants"][0]["p50_ms"] > 0
+
+
+def test_show_says_where_miou_is_agreement_with_fp32_and_no_accuracy(edgekit: Edgekit, bundle: Path) -> None:
+    files = entries(bundle)
+    unlabelled = files[MANIFEST].replace(b'"accuracy_metric": "miou"', b'"accuracy_metric": "miou against fp32"')
+    pack(bundle, {**files, MANIFEST: unlabelled})
+    shown = edgekit("bundle", "show", bundle).out
+    assert re.search(r"mIoU \d+\.\d % with fp32's class maps \(there were no labels\)", shown)
+    assert "against labels" not in shown
 
 
 def test_the_published_schema_holds_for_what_is_built_and_refuses_what_the_runtime_refuses(built: Built) -> None:

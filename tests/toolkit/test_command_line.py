@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 
 from edgekit import cli, console
 from edgekit._version import __version__
@@ -262,3 +264,26 @@ def test_a_bundle_with_a_changed_byte_is_refused(
     assert answer.status == 1
     assert "changed.edgekit" in answer.err
     assert len(answer.err.strip().splitlines()) <= 2
+
+
+def test_rows_are_folded_on_a_terminal_and_whole_in_a_pipe() -> None:
+    rows = [("ok", "engine", "found on this machine"), ("note", "camera", "none\nPlug one in, or take a file")]
+
+    def shown(*, terminal: bool) -> list[str]:
+        page = Console(width=41, file=io.StringIO(), color_system=None, force_terminal=terminal)
+        console.show_rows(page, rows)
+        return page.file.getvalue().splitlines()
+
+    assert shown(terminal=False) == [
+        "ok    engine  found on this machine",
+        "note  camera  none",
+        "              Plug one in, or take a file",
+    ]
+    assert shown(terminal=True) == [
+        "ok    engine  found on this machine",
+        "note  camera  none",
+        "              Plug one in, or take a file",
+    ]
+    rows.append(("look", "disk", "so full that nothing fits upon it any more"))
+    assert shown(terminal=False)[-1] == "look  disk    so full that nothing fits upon it any more"
+    assert shown(terminal=True)[-2:] == ["look  disk    so full that nothing fits", "              upon it any more"]

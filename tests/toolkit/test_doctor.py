@@ -61,8 +61,33 @@ def test_what_a_profile_needs_is_looked_for(edgekit: Callable[..., Any], tmp_pat
     assert found["openvino"]["ok"]
     assert not found["a lens"]["ok"]
     assert found["a lens"]["detail"] == "asked for by the profile, and not found"
-    if not found["openvino NPU"]["ok"]:
-        assert "linux-npu-driver" in found["openvino NPU"]["hint"]
+    assert not found["openvino NPU"]["ok"], "nothing makes up for what is not the target's"
+    assert "linux-npu-driver" in found["openvino NPU"]["hint"]
+
+
+def test_a_profile_that_runs_on_its_fallback_is_worth_a_note_and_no_failure(
+    edgekit: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "absent", lambda target: "" if target.device == "CPU" else "there is no GPU here")
+    answer = edgekit("doctor", "--profile", "laptop-igpu", "--json")
+    found = {check["name"]: check for check in json.loads(answer.out)["checks"]}
+    assert answer.status == 0
+    assert found["profile"]["ok"]
+    assert found["profile"]["detail"] == ("laptop-igpu: there is no GPU here; its fallback runs instead, openvino CPU")
+    assert "intel-opencl-icd" in found["openvino GPU"]["hint"]
+    assert "note  openvino GPU " in edgekit("doctor", "--profile", "laptop-igpu").err
+    monkeypatch.setattr(doctor, "absent", lambda target: "nothing runs here")
+    nothing = edgekit("doctor", "--profile", "laptop-igpu")
+    assert nothing.status == 1
+    assert "look  profile " in nothing.err
+    assert "laptop-igpu: nothing runs here" in nothing.err
+
+
+def test_a_profile_of_another_machine_is_named_and_fails_nothing(edgekit: Callable[..., Any]) -> None:
+    answer = edgekit("doctor", "--profile", "raspberry-pi-5")
+    assert answer.status == 0
+    assert "raspberry-pi-5: this machine is no Raspberry Pi 5" in answer.err
+    assert "docs/devices.md" in answer.err
 
 
 def test_tensorrt_that_the_environment_does_not_see_is_found_and_explained(

@@ -30,7 +30,7 @@ def _depth_row(precision: str, ms: float, error: float, original: float = 0.001)
 def test_depth_that_is_shifted_too_far_does_not_ship(profile: Profile) -> None:
     rows = [_depth_row("int8", 4, 0.05), _depth_row("bf16", 7, 0.004), _depth_row("fp32", 20, 0.0)]
     assert gate.require(rows, profile) is rows[1]
-    assert gate.verdict(rows[0], profile) == "shifts depth by 5.00%, 2% is allowed"
+    assert gate.verdict(rows[0], profile) == "shifts depth by 5.00 % (allowed: 2 %)"
     table = gate.candidate_table(rows, profile, rows[1], (), "miou")
     assert [row["accuracy"] for row in table] == [0.95, 0.996, 1.0]
     assert {row["agreement"] for row in table} == {None}
@@ -41,7 +41,7 @@ def test_depth_is_judged_beside_labels(profile: Profile) -> None:
     shifted = replace(good, baseline=Fidelity(0.99, 0.3))
     assert (gate.verdict(good, profile), gate.verdict(shifted, profile)) == (
         "",
-        "shifts depth by 30.00%, 2% is allowed",
+        "shifts depth by 30.00 % (allowed: 2 %)",
     )
     undefined = replace(good, baseline=Fidelity(0.99, float("nan")))
     assert "shifts depth" in gate.verdict(undefined, profile)
@@ -69,9 +69,24 @@ def test_exactly_the_allowed_drop_passes(profile: Profile) -> None:
 
 def test_the_baseline_ships_only_where_the_profile_lists_it(profile: Profile) -> None:
     only_int8 = profile.model_copy(update={"precisions": ("int8",)})
-    with pytest.raises(BuildError, match=r"openvino int8 loses 2.00 points of mIoU, 0.5 are allowed") as caught:
+    with pytest.raises(BuildError, match=r"int8 loses 2\.00 points of mIoU \(allowed: 0\.5\)\.") as caught:
         gate.require([_row("int8", 4, drop=0.02), _row("fp32", 20)], only_int8)
     assert "fp32" in caught.value.hint
+
+
+def test_a_failure_says_of_each_candidate_what_was_measured_and_what_is_allowed(profile: Profile) -> None:
+    rows = [_row("int8", 4, drop=0.0346), _row("bf16", 7, agreement=0.72), _row("fp32", 20)]
+    with pytest.raises(BuildError) as caught:
+        gate.require(rows, profile.model_copy(update={"precisions": ("int8", "bf16")}))
+    assert caught.value.args[0] == (
+        "No candidate passed the accuracy gate of small: openvino int8 loses 3.46 points of mIoU (allowed: 0.5); "
+        "openvino bf16 agrees with the original in 72.00 % of the pixels (asked for: 90 %)."
+    )
+
+
+def test_what_is_beyond_the_limit_by_a_hair_does_not_read_as_the_limit(profile: Profile) -> None:
+    assert gate.verdict(_row("int8", 4, drop=0.005004), profile) == "loses 0.5004 points of mIoU (allowed: 0.5)"
+    assert "89.998 % of" in gate.verdict(_row("int8", 4, agreement=0.89998), profile)
 
 
 def test_the_fallback_is_chosen_by_the_same_rule_and_may_be_absent(profile: Profile) -> None:

@@ -56,6 +56,15 @@ class Strange(Net):
     def forward(self, x):
         return torch.special.bessel_j0(super().forward(x)["logits"])
 
+class Pair(Net):
+    def forward(self, x):
+        said = super().forward(x)
+        return {"of": "two"}, said["logits"], said["depth"]
+
+class Words(Net):
+    def forward(self, x):
+        return ["yes", "no"]
+
 def eight():
     return Net(8)
 
@@ -282,12 +291,42 @@ def test_a_torch_module_with_channels_last_and_weights_of_its_own(
     [
         ("Nte", "has no 'Nte'"),
         ("three", "is no torch module, and nothing that makes one"),
-        ("Branch", "answers with Tensor; there is no output 'logits'"),
     ],
 )
 def test_what_is_no_module_is_refused(name: str, message: str, folder: Path, profile: Profile) -> None:
     with pytest.raises((BuildError, ExpertError), match=message):
         find_model(f"{folder / 'net.py'}:{name}", profile, None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "message", "hint"),
+    [
+        (
+            "Branch",
+            "'logits'",
+            r"answers with a tensor \[1, 8, 24, 40\]; there is no tensor as output 'logits'",
+            "= 0.",
+        ),
+        ("Net", "'logit'", r"dict \(logits: a tensor \[.*\], depth: a", 'output = "logits" or output = "depth".'),
+        ("Pair", "0", r"tuple \(0: dict, 1: a tensor .*, 2: a tensor .*\); there", "[labels] or [depth] of the sig"),
+        ("Pair", "0", "no tensor as output 0", "output = 1 or output = 2."),
+        ("Pair", "2", r"with \[1, 1, 12, 20\] where labels should have 8 classes", "output = 1 or output = 2."),
+        ("Words", "0", r"list \(0: str, 1: str\); there is no tensor", "whose forward returns the tensor itself"),
+    ],
+)
+def test_which_of_several_answers_is_meant_can_be_said(
+    name: str, output: str, message: str, hint: str, folder: Path, profile: Profile, tmp_path: Path
+) -> None:
+    def labels_from(output: str) -> Path:
+        signature = tmp_path / "own.toml"
+        table = f"{INPUT_TABLE}[labels]\noutput = {output}\ntaxonomy = 'dronescapes'\n"
+        signature.write_text(table, encoding="utf-8")
+        return signature
+
+    with pytest.raises(BuildError, match=message) as caught:
+        find_model(f"{folder / 'net.py'}:{name}", profile, None, labels_from(output))
+    assert hint in caught.value.hint
+    assert find_model(f"{folder / 'net.py'}:Pair", profile, None, labels_from("1")).outputs
 
 
 def test_operations_that_an_engine_does_not_know_are_named(folder: Path, profile: Profile, tmp_path: Path) -> None:
@@ -336,7 +375,7 @@ def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, pro
     ("text", "message", "hint"),
     [
         ("[input]\ncolor = 'bgr'\n[depth]\nunit = 'm'\n", "line 2: there is no setting 'input.color'", "'colour'"),
-        ("[input]\nstd = [1, 0, 1]\n[depth]\nunit = 'm'\n", "line 2: input.std.1 = 0: input should be greater", ""),
+        ("[input]\nstd = [1, 0, 1]\n[depth]\nunit = 'm'\n", "line 2: input.std.1 must be more than 0, not 0", ""),
         ("[depth]\nunit = 'feet'\n", "line 2: depth.unit", ""),
         ("[depth]\nscale = 2\n", "line 1: 'depth.unit' is missing", ""),
         ("[depth]\nunit = 'm'\nrange = [5, 1]\n", "the first of the range must be below the second", ""),
@@ -346,6 +385,7 @@ def test_a_file_that_is_not_what_its_signature_says_is_refused(folder: Path, pro
         ("[label]\nclasses = ['a']\n", "line 1: there is no setting 'label'", "'labels'"),
         ("[input]\nsize = '160x96'\n", "neither .labels. nor .depth. says", ""),
         ("[input]\nsize = '160'\n[depth]\nunit = 'm'\n", "line 2: input.size", ""),
+        ("[depth]\nunit = 'm'\noutput = true\n", "line 3: depth.output = True: an output is named, or numbered", ""),
         ("[input\n", "not valid TOML", ""),
     ],
 )

@@ -68,6 +68,7 @@ def _summary(path: Path, parts: list[dict[str, Any]]) -> dict[str, Any]:
         "p99_ms": round(_percentile(spent, 99), 3),
         "fps": round(len(spent) / sum(part["seconds"] for part in parts), 1),
         "requests": first["requests"],
+        "passed_over": first["passed_over"],
         "cold_start_s": round(_percentile(sorted(part["cold_start_s"] for part in parts), 50), 3),
         "rss_mb": round(max(memory), 1) if memory else None,
     }

@@ -108,7 +108,7 @@ def build(
     say(f"Calibrating and judging with {material.origin}.")
 
     made, skipped = _make(exporter, material)
-    if isinstance(exporter, Exporter) and exporter.fine_tuning and not exporter.fine_tuning.done:
+    if exporter.fine_tuning and not exporter.fine_tuning.done:
         skipped.append(Skipped(TUNED, "no INT8 of this profile loses too much"))
     trial = measure(exporter, made, material)
     rows, skipped = trial.rows, [*skipped, *trial.refused]

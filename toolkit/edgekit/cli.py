@@ -14,7 +14,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgekit._version import __version__
-from edgekit.commands import build, bundle, data, demo, doctor, experts, rounds, run, scores, training, view
+from edgekit.commands import (
+    bench,
+    build,
+    bundle,
+    data,
+    demo,
+    doctor,
+    experts,
+    profiles,
+    rounds,
+    run,
+    scores,
+    training,
+    view,
+)
 from edgekit.console import console
 from edgekit_runtime.cli import leave
 from edgekit_runtime.errors import EdgekitError
@@ -48,7 +62,7 @@ def _options(
     pass
 
 
-for _module in (demo, data, view, experts, training, scores, rounds, build, bundle, run, doctor):
+for _module in (demo, data, view, experts, training, scores, rounds, build, bench, profiles, bundle, run, doctor):
     _module.register(app)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,12 +18,34 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 # Where there is no terminal (a log file, CI) a long step says how far it is this often, in seconds.
 _PLAIN_INTERVAL = 10.0
+# Between columns; and what the last one is given however narrow the terminal is.
+_GAP, _LEAST_ROOM = 2, 24
 
 
 def emit(document: Mapping[str, Any]) -> None:
     """Prints one JSON document on stdout. Raises ValueError for NaN and infinity: JSON has none."""
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def show_rows(out: Console, rows: Sequence[Sequence[str]], styles: Mapping[str, str] | None = None) -> None:
+    """Aligned cells. The last of each row is folded at words to the width of the terminal, below itself; into a pipe or
+    a file its lines stay whole. `styles` says how first cells of that text look.
+    """
+    from rich.text import Text
+
+    widths = [max(map(len, column)) for column in zip(*(row[:-1] for row in rows), strict=True)]
+    indent = sum(widths) + _GAP * len(widths)
+    room = max(_LEAST_ROOM, out.width - indent)
+    for first, *cells, last in rows:
+        said = last.split("\n")
+        if out.is_terminal:
+            said = [part for line in said for part in textwrap.wrap(line, room, break_on_hyphens=False) or [""]]
+        others = [cell.ljust(width + _GAP) for cell, width in zip(cells, widths[1:], strict=True)]
+        head = Text.assemble((first.ljust(widths[0] + _GAP), (styles or {}).get(first, "")), *others, said[0])
+        out.print(head, soft_wrap=True)
+        for line in said[1:]:
+            out.print(f"{'':{indent}}{line}", markup=False, soft_wrap=True)
 
 
 def stdout() -> Console:

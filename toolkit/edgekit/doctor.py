@@ -6,25 +6,34 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.machine import INT8_FEATURES, cores, cpu_features, cpu_name
+from edgekit.targets import TENSORRT, Target, absent
 from edgekit_runtime.engines import switch_off
 from edgekit_runtime.errors import EngineError
 
+if TYPE_CHECKING:
+    from edgekit.profiles import Profile
+
 ENOUGH_MB = 2000
+GPU_CHECK = "nvidia gpu"
 _NOT_INSTALLED = "not installed"
 _OPENCV = ("opencv-python", "opencv-contrib-python", "opencv-python-headless", "opencv-contrib-python-headless")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `ok` False needs attention; `hint` says what to do, empty when there is nothing to do."""
+    """One finding. `ok` False needs attention; `hint` says what to do, empty when there is nothing to do.
+
+    What is ok and has a hint works, but could be better.
+    """
 
     name: str
     ok: bool
@@ -38,7 +47,7 @@ _BRINGS = {
     "openvino GPU": "Intel graphics need the compute runtime: apt install intel-opencl-icd, and the group render.",
     "openvino NPU": "Intel's NPU needs the driver linux-npu-driver, and the group render.",
     "onnxruntime": "pip install onnxruntime",
-    "nvidia gpu": "`nvidia-smi` must show one: install NVIDIA's driver. On Jetson it comes with JetPack.",
+    GPU_CHECK: "`nvidia-smi` must show one: install NVIDIA's driver. On Jetson it comes with JetPack.",
     "tensorrt-rtx": "pip install 'edgekit[rtx]'",
     "tensorrt": "JetPack brings it (sudo apt install python3-libnvinfer) for the system's Python: make the environment "
     "with `python3 -m venv --system-site-packages`.",
@@ -48,10 +57,11 @@ _SYSTEM_PYTHONS, _PCI = Path("/usr/lib"), Path("/sys/bus/pci/devices")
 _NVIDIA, _DISPLAY = "0x10de", "0x03"
 
 
-def examine(required: Sequence[str] = ()) -> list[Check]:
+def examine(profile: Profile | None = None) -> list[Check]:
     """All findings, in the order in which a person would ask. A check that fails itself is a finding too.
 
-    So is each of the `required` that was not found, by the name of its check.
+    So is whether this machine can run a profile, and what that asks for and was not found: in need of attention, unless
+    the profile runs all the same, on one of its fallbacks.
     """
     checks: list[Check] = []
     for look in (
@@ -67,14 +77,41 @@ def examine(required: Sequence[str] = ()) -> list[Check]:
         _bundle,
     ):
         checks.extend(_guarded(look))
-    found = {check.name: check for check in checks}
-    for name in required:
-        if name not in found or found[name].detail == _NOT_INSTALLED:
-            checks = [check for check in checks if check.name != name]
-            checks.append(
-                Check(name, False, "asked for by the profile, and not found", _BRINGS.get(name, "Install it."))
-            )
-    return checks
+    if profile is None:
+        return checks
+    found = {check.name: check for check in checks if check.detail != _NOT_INSTALLED}
+    instead = _fallback(profile)
+    missing = [_missing(name, profile, instead) for name in profile.doctor if name not in found]
+    replaced = {check.name for check in missing}
+    return [*(check for check in checks if check.name not in replaced), *missing, _runs(profile, instead)]
+
+
+def _fallback(profile: Profile) -> Target | None:
+    """What the profile runs on here instead of its target; None where that is here, and where nothing is."""
+    here = [target for target in profile.targets if not absent(target)]
+    return here[0] if here and here[0] != profile.target else None
+
+
+def _missing(name: str, profile: Profile, instead: Target | None) -> Check:
+    """Of what the profile asks for: only what its target needs can be made up for by a fallback."""
+    engine = profile.target.engine
+    of_target = name in (engine, str(profile.target)) or (name == GPU_CHECK and engine in TENSORRT)
+    detail, hint = "asked for by the profile, and not found", _BRINGS.get(name, "Install it.")
+    return Check(name, of_target and instead is not None, detail, hint)
+
+
+def _runs(profile: Profile, instead: Target | None) -> Check:
+    """Whether this machine is one for the profile."""
+    if other := profile.machine.mismatch():
+        hint = "Bundles for it can be built here, but not timed; docs/devices.md says how to run them there."
+        return Check("profile", True, f"{profile.name}: {other}", hint)
+    reason = absent(profile.target)
+    if instead:
+        detail = f"{profile.name}: {reason}; its fallback runs instead, {instead.engine} {instead.device}"
+        return Check("profile", True, detail, "Bundles for it work here; what its target needs is named above.")
+    if reason:
+        return Check("profile", False, f"{profile.name}: {reason}", "Install what is missing, or take another profile.")
+    return Check("profile", True, f"{profile.name} runs here, on {profile.target}")
 
 
 def _guarded(look: Callable[[], Iterator[Check]]) -> list[Check]:
@@ -139,11 +176,11 @@ def _nvidia() -> Iterator[Check]:
 
     gpu = True
     try:
-        yield Check("nvidia gpu", True, str(find_gpu()))
+        yield Check(GPU_CHECK, True, str(find_gpu()))
     except EngineError as error:
         gpu = _on_the_bus()
         if gpu:
-            yield Check("nvidia gpu", False, f"there is one, but {error.args[0]}", _BRINGS["nvidia gpu"])
+            yield Check(GPU_CHECK, False, f"there is one, but {error.args[0]}", _BRINGS[GPU_CHECK])
     for engine in (RTX, CLASSIC):
         if installed(engine):
             try:

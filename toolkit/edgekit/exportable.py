@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.deployable import Size
+from edgekit.fine_tune import FineTuning
 from edgekit.profiles import Profile
 from edgekit_runtime.manifest import TensorSpec
 from edgekit_runtime.modality import Taxonomy
@@ -64,6 +65,10 @@ class Exportable(Protocol):
 
     def at(self, size: Size) -> Exportable | None:
         """The same for frames of about that size, None where the network takes no other."""
+
+    @property
+    def fine_tuning(self) -> FineTuning | None:
+        """What is wanted where INT8 loses too much; None where nothing is."""
 
     def fine_tuned(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Exportable | None:
         """The same network with weights that lose less in INT8, learnt on uint8 BGR `(H, W, 3)` at `input_size` when

@@ -35,16 +35,21 @@ def check_export(baseline: Measured, original: str) -> None:
 
 
 def verdict(row: Measured, profile: Profile) -> str:
-    """Why a candidate may not ship; empty when it may."""
-    if row.drop is not None and row.drop * 100 > profile.allowed_drop_points:
-        return f"loses {row.drop * 100:.2f} points of mIoU, {profile.allowed_drop_points:g} are allowed"
+    """Why a candidate may not ship, with what was measured and what is allowed; empty when it may."""
     agreement, depth = row.original.agreement, row.baseline.depth_error
-    if agreement is not None and agreement < profile.min_agreement:
-        asked = f"{100 * profile.min_agreement:.4g}%"
-        return f"agrees with the original in {agreement:.1%} of the pixels, {asked} are asked for"
-    if depth is not None and not depth * 100 <= profile.allowed_depth_error_percent:
-        return f"shifts depth by {depth:.2%}, {profile.allowed_depth_error_percent:g}% is allowed"
+    if row.drop is not None and row.drop * 100 > (allowed := profile.allowed_drop_points):
+        return f"loses {_beyond(row.drop * 100, allowed)} points of mIoU (allowed: {allowed:g})"
+    if agreement is not None and agreement * 100 < (asked := profile.min_agreement * 100):
+        found = _beyond(agreement * 100, asked)
+        return f"agrees with the original in {found} % of the pixels (asked for: {asked:.4g} %)"
+    if depth is not None and not depth * 100 <= (allowed := profile.allowed_depth_error_percent):
+        return f"shifts depth by {_beyond(depth * 100, allowed)} % (allowed: {allowed:g} %)"
     return ""
+
+
+def _beyond(value: float, limit: float) -> str:
+    """Two digits, and more where those would read as the limit itself."""
+    return next((text for digits in range(2, 9) if float(text := f"{value:.{digits}f}") != limit), f"{value}")
 
 
 def choose(rows: Sequence[Measured], profile: Profile, target: Target) -> Measured | None:
@@ -78,11 +83,11 @@ def require(rows: Sequence[Measured], profile: Profile) -> Measured:
     reasons = [
         f"{row.candidate.key} {verdict(row, profile)}"
         for row in rows
-        if row.candidate.target == profile.target and verdict(row, profile)
+        if row.candidate.target == profile.target and row.candidate.variant.precision in profile.precisions
     ]
     raise BuildError(
         f"No candidate passed the accuracy gate of {profile.name}: {'; '.join(reasons) or 'none could be run'}.",
-        hint="Allow more (allowed_drop_points, allowed_depth_error_percent), "
+        hint="Allow more (allowed_drop_points, min_agreement, allowed_depth_error_percent), "
         f"add {BASELINE} to precisions, or train the student further.",
     )
 

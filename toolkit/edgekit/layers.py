@@ -14,8 +14,8 @@ from edgekit_runtime.engines import switch_off
 from edgekit_runtime.manifest import Variant
 
 RUNS = 20
-# `brgconv_avx512_amx_I8`: implementation, then what it computes in.
-_IMPLEMENTATION = re.compile(r"(.*?)_?([A-Z]+\d+)$")
+# `brgconv_avx512_amx_I8`, `brgconv_avx512_bf16`, `jit_uni_f32`: implementation, then what it computes in.
+_IMPLEMENTATION = re.compile(r"(.*?)_?((?:BF|FP|F|I|U)\d+)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,6 @@ def layers_of(bundle: Bundle, variant: Variant, image: npt.NDArray[np.uint8]) ->
         if str(info.status).endswith("EXECUTED"):
             match = _IMPLEMENTATION.fullmatch(info.exec_type)
             implementation, precision = match.groups() if match else (info.exec_type, "")
+            precision = re.sub(r"^F(?=\d)", "FP", precision.upper())
             found.append(Layer(info.node_name, info.node_type, implementation, precision, spent[info.node_name] / RUNS))
     return found

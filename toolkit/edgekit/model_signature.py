@@ -37,8 +37,15 @@ _Side = Annotated[int, Field(ge=16, le=8192)]
 _Size = Annotated[tuple[_Side, _Side], BeforeValidator(size_of)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Triple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-# A person may write 0 for the first output; `true` is neither.
-_Output = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, strict=True)]
+
+
+def _output(value: object) -> int | str:
+    if (type(value) is int and value >= 0) or (isinstance(value, str) and value):
+        return value
+    raise ValueError("an output is named, or numbered from 0")
+
+
+_Output = Annotated[int | str, BeforeValidator(_output)]
 
 
 class _Table(BaseModel):

@@ -45,6 +45,7 @@ def probe(path: str, frames: int) -> dict[str, Any]:
         "engine": model.engine,
         "precision": model.variant.precision,
         "requests": model.requests,
+        "passed_over": [f"{skip.variant.engine} {skip.variant.device}: {skip.reason}" for skip in model.skipped],
         "input_size": list(model.manifest.input_size),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import platform
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import pairwise
@@ -29,11 +30,35 @@ from pydantic import (
 from edgekit.machine import board_name
 from edgekit.targets import CPU, TENSORRT, Hint, Precision, Target, absent, target_of
 from edgekit_experts.files import read_text
-from edgekit_experts.validation import first_fault, line_of, size_of
+from edgekit_experts.validation import first_fault, line_of, size_of, written
 from edgekit_runtime.errors import ProfileError
 
-_Side = Annotated[int, Field(ge=32, le=8192)]
-Size = Annotated[tuple[_Side, _Side], BeforeValidator(size_of)]
+Size = tuple[int, int]
+SMALLEST_SIDE, LARGEST_SIDE = 32, 8192
+_WRITTEN = f"WIDTHxHEIGHT such as 960x544, with sides from {SMALLEST_SIDE} to {LARGEST_SIDE}"
+# Smaller inputs have no side below this share of the input's: what was four pixels wide is then less than one.
+LEAST_SHARE = 1 / 4
+
+
+def _size(value: object) -> Size:
+    with suppress(ValueError):
+        size = size_of(value)
+        if isinstance(size, tuple | list) and [type(side) for side in size] == [int, int]:
+            height, width = size
+            if all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in (height, width)):
+                return height, width
+    raise ValueError(f"it must be {_WRITTEN}")
+
+
+def _network_size(value: object) -> str | Size:
+    if isinstance(value, str) and value in ("student", "input"):
+        return value
+    with suppress(ValueError):
+        return _size(value)
+    raise ValueError(f'it must be "student", "input", or {_WRITTEN}')
+
+
+_Size = Annotated[Size, BeforeValidator(_size)]
 _Target = Annotated[Target, BeforeValidator(target_of), PlainSerializer(str)]
 
 
@@ -67,9 +92,9 @@ class Camera(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: Annotated[str, Field(pattern=r"^(\d{2,4}x\d{2,4})?$")] = ""
+    size: Annotated[str, written(r"(\d{2,4}x\d{2,4})?", "a size is WIDTHxHEIGHT, such as 1280x720")] = ""
     fps: Annotated[float, Field(ge=0, le=1000)] = 0
-    format: Annotated[str, Field(pattern=r"^([A-Za-z0-9]{4})?$")] = ""
+    format: Annotated[str, written(r"([A-Za-z0-9]{4})?", "a format has four letters, such as MJPG")] = ""
 
     @property
     def options(self) -> dict[str, str]:
@@ -100,9 +125,9 @@ class Profile(BaseModel):
     target: _Target
     fallbacks: tuple[_Target, ...]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)]
-    input_size: Size
-    network_size: Literal["student", "input"] | Size
-    smaller_inputs: tuple[Size, ...] = ()
+    input_size: _Size
+    network_size: Annotated[Literal["student", "input"] | Size, BeforeValidator(_network_size)]
+    smaller_inputs: tuple[_Size, ...] = ()
     label_stride: Literal[1, 2, 4, 8]
     threads: Annotated[int, Field(ge=0, le=1024)]
     spinning: bool
@@ -113,7 +138,7 @@ class Profile(BaseModel):
     calibration_frames: Annotated[int, Field(ge=1, le=4096)]
     judged_frames: Annotated[int, Field(ge=1, le=4096)]
     target_fps: Annotated[float, Field(gt=0)]
-    compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...] = ()
+    compute_capabilities: tuple[Annotated[str, written(r"\d+\.\d", 'one is written as "8.6"')], ...] = ()
     machine: Machine = Machine()
     camera: Camera = Camera()
     display: Display = Display()
@@ -128,9 +153,16 @@ class Profile(BaseModel):
             raise ValueError('they say what the network sees: network_size must be "student" or "input"')
         if sizes and "target" in told and told["target"].engine in TENSORRT:
             raise ValueError("they are for OpenVINO and ONNX Runtime")
-        for larger, size in pairwise([told.get("input_size", (math.inf, math.inf)), *sizes]):
+        largest = told.get("input_size", (math.inf, math.inf))
+        for larger, size in pairwise([largest, *sizes]):
             if not (size[0] < larger[0] and size[1] < larger[1]):
                 raise ValueError("each must be smaller than the one before, the first than input_size")
+        if "input_size" in told:
+            height, width = (math.ceil(LEAST_SHARE * side) for side in largest)
+            if sizes and (sizes[-1][0] < height or sizes[-1][1] < width):
+                raise ValueError(
+                    f"below {width}x{height}, a quarter of input_size, too little is left of a picture to recognise"
+                )
         return sizes
 
     def at(self, size: Size) -> Profile:
@@ -207,7 +239,10 @@ class _Layer:
 def _inherit(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[_Layer, ...]]:
     """The merged table and the files that it comes from, most specific first."""
     if path in chain:
-        raise ProfileError(f"{path}: the profile inherits from itself.")
+        circle = " -> ".join(str(each) for each in (*chain[chain.index(path) :], path))
+        raise ProfileError(
+            f"Profiles inherit from each other in a circle: {circle}.", hint="Take `inherits` out of one of them."
+        )
     layer = _read(path)
     parent = layer.table.pop("inherits", None)
     if parent is None:
@@ -272,8 +307,10 @@ def _explain(error: ValidationError, layers: tuple[_Layer, ...]) -> ProfileError
         known = ", ".join(name for name in fields if name != "name")
         hint = f"Did you mean {close[0]!r}?" if close else f"Known keys: {known}."
         return ProfileError(f"{where}: there is no setting {'.'.join([key, *inside])!r} in a profile.", hint=hint)
-    if fault["type"] == "missing":
+    if fault["type"] == "missing" and not inside:
         return ProfileError(
             f"{where}: {key} is not set.", hint='Set it, or start the profile with inherits = "generic-cpu".'
         )
-    return ProfileError(f"{where}: {first_fault(error)}.")
+    # What is inherited may be wrong only beside what this profile says itself.
+    hint = "" if layer is layers[0] else f"It is inherited: set {key} in {layers[0].path}."
+    return ProfileError(f"{where}: {first_fault(error)}.", hint=hint)

@@ -32,7 +32,7 @@ PICTURES = 4
 PICTURE_WIDTH = 480
 LARGEST = 12
 PLOT = (720, 280)
-_CHARACTER, _LINE = 6.8, 14  # of a label, in pixels
+_CHARACTER, _LINE, _RADIUS = 6.8, 14, 6  # of a label, and of a mark, in pixels
 _MARGIN = (56, 16, 16, 40)  # left, right, top, bottom
 
 
@@ -60,11 +60,12 @@ def render(bundle: Path, manifest: Manifest, skipped: Sequence[Skipped], trial: 
         rows=manifest.candidates,
         skipped=skipped,
         labels=manifest.taxonomy is not None,
+        labelled=manifest.candidates[0]["accuracy_metric"] == "miou",
         depth=any(row["depth_error"] is not None for row in manifest.candidates),
         plot=_plot(manifest.candidates),
         classes=_classes(manifest, trial, chosen),
         pictures=_pictures(manifest, trial, chosen),
-        precisions=Counter(layer.precision or layer.kind for layer in layers).most_common(),
+        precisions=Counter(layer.precision or "an unknown precision" for layer in layers).most_common(),
         layers=sorted(layers, key=lambda layer: -layer.ms)[:LARGEST],
         total=sum(layer.ms for layer in layers),
         slowest=max((layer.ms for layer in layers), default=0.0),
@@ -77,7 +78,7 @@ def _layers(bundle: Path, chosen: Measured, trial: Trial) -> list[Layer]:
 
 
 def _classes(manifest: Manifest, trial: Trial, chosen: Measured) -> list[dict[str, Any]]:
-    """IoU of each class, of float32 and of what ships; None where a class is absent."""
+    """IoU of each class that occurs, of float32 and of what ships; None where only the other has it."""
     if manifest.taxonomy is None:
         return []
     before, after = (class_iou(trial.confusion[key]) for key in (trial.baseline, chosen.candidate.key))
@@ -90,6 +91,7 @@ def _classes(manifest: Manifest, trial: Trial, chosen: Measured) -> list[dict[st
             "shipped": None if math.isnan(other) else 100 * other,
         }
         for name, colour, one, other in rows
+        if not (math.isnan(one) and math.isnan(other))
     ]
 
 
@@ -151,7 +153,7 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     def y(accuracy: float) -> float:
         return float(height - bottom - (height - top - bottom) * (accuracy - lowest) / max(highest - lowest, 1e-9))
 
-    marks = [
+    marks: list[dict[str, Any]] = [
         {
             "x": x(row["p50_ms"]),
             "y": y(row["accuracy"]),
@@ -176,8 +178,8 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _place_labels(marks: Sequence[dict[str, Any]], right: float, bottom: float) -> None:
-    """Gives each mark `label_x` and `label_y`, beside it and off the labels of the others, as near as there is room."""
-    taken: list[tuple[float, float, float]] = []  # from, to, y
+    """Gives each mark `label_x` and `label_y`, beside it, off other marks and labels, as near as there is room."""
+    taken = [(mark["x"] - _RADIUS, mark["x"] + _RADIUS, mark["y"]) for mark in marks]  # from, to, y
     for mark in marks:
         length = _CHARACTER * len(mark["name"])
         start = mark["x"] + 10 if mark["x"] + 10 + length < right else mark["x"] - 10 - length

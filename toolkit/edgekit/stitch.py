@@ -47,8 +47,12 @@ class OnnxExporter:
     def for_gpus(self) -> OnnxExporter:
         return self
 
-    def fine_tuned(self, frames: object) -> None:
+    @property
+    def fine_tuning(self) -> None:
         """Files of others have no weights that PyTorch could train."""
+
+    def fine_tuned(self, frames: object) -> None:
+        """None: see `fine_tuning`."""
 
     @property
     def input_size(self) -> Size:

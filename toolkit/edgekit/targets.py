@@ -58,7 +58,7 @@ PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
 
 def target_of(text: object) -> object:
     """A target from how it is written, for pydantic's BeforeValidator; raises ValueError for what there is not."""
-    if not isinstance(text, str):
+    if isinstance(text, Target):
         return text
     for target in PRECISIONS:
         if text in (str(target), f"{target.engine} {target.device}"):

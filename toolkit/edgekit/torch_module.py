@@ -79,7 +79,7 @@ class _Declared(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         picture = picture.flip(1) if self.backwards else picture
         said = self.module(picture.permute(0, 2, 3, 1) if self.last else picture)
-        parts = [self._in_unit(_planar(_picked(said, output), modality), modality) for output, modality in self.wanted]
+        parts = [self._in_unit(_planar(said, output, modality), modality) for output, modality in self.wanted]
         size = max(part.shape[2:] for part in parts)
         same = (part if part.shape[2:] == size else F.interpolate(part, size=size, mode="bilinear") for part in parts)
         return torch.cat(list(same), dim=1)
@@ -91,23 +91,48 @@ class _Declared(nn.Module):
         return depth.clamp(*self.depth.range) if self.depth.range else depth
 
 
-def _picked(said: Any, output: int | str) -> Tensor:
-    """One tensor of what a module answers: a tensor, several in order, or several by name."""
+def _answers(said: Any) -> dict[int | str, Any]:
+    """What a module answers, by the numbers or names that a signature may have for it."""
     if isinstance(said, Tensor):
-        found: Any = said if output == 0 else None
-    elif isinstance(output, str):
-        found = said.get(output) if isinstance(said, Mapping) else getattr(said, output, None)
-    else:
-        several = list(said.values()) if isinstance(said, Mapping) else said
-        found = several[output] if isinstance(several, Sequence) and output < len(several) else None
+        return {0: said}
+    if isinstance(said, Mapping):
+        return dict(said)
+    if isinstance(said, tuple) and hasattr(said, "_asdict"):
+        return dict(said._asdict())
+    return dict(enumerate(said)) if isinstance(said, Sequence) else dict(getattr(said, "__dict__", {}))
+
+
+def _picked(said: Any, output: int | str) -> Tensor:
+    """One tensor of what a module answers; names may be counted, too."""
+    there = _answers(said)
+    number = isinstance(output, int) and output < len(there)
+    found = list(there.values())[int(output)] if number else there.get(output)
     if not isinstance(found, Tensor):
-        there = ", ".join(map(str, said)) if isinstance(said, Mapping) else type(said).__name__
-        raise BuildError(f"The module answers with {there}; there is no output {output!r}.")
+        contents = ", ".join(f"{name}: {_kind(value)}" for name, value in there.items())
+        raise BuildError(
+            f"The module answers with {_kind(said)}{f' ({contents})' if not isinstance(said, Tensor) else ''}; "
+            f"there is no tensor as output {output!r}.",
+            hint=_choose(said),
+        )
     return found
 
 
-def _planar(answer: Tensor, modality: Modality) -> Tensor:
-    """`(1, features, h, w)`."""
+def _kind(value: Any) -> str:
+    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _choose(said: Any) -> str:
+    """How a signature says which tensor is meant."""
+    tensors = [name for name, value in _answers(said).items() if isinstance(value, Tensor)]
+    if not tensors:
+        return "Name a function that makes a module whose forward returns the tensor itself."
+    choices = " or ".join(f'output = "{name}"' if isinstance(name, str) else f"output = {name}" for name in tensors)
+    return f"Say which it is under [labels] or [depth] of the signature: {choices}."
+
+
+def _planar(said: Any, output: int | str, modality: Modality) -> Tensor:
+    """One of a module's answers as `(1, features, h, w)`."""
+    answer = _picked(said, output)
     features = modality.features
     if answer.dim() == 3 and modality.kind is Kind.DEPTH:
         answer = answer.unsqueeze(1)
@@ -115,9 +140,10 @@ def _planar(answer: Tensor, modality: Modality) -> Tensor:
         answer = answer.permute(0, 3, 1, 2)
     if answer.dim() != 4 or answer.shape[1] != features:
         wanted = f"{features} classes" if modality.taxonomy else "one channel"
+        other = " Or name the taxonomy that it has." if modality.taxonomy else ""
         raise BuildError(
             f"The module answers with {list(answer.shape)} where {modality.name} should have {wanted}.",
-            hint=f"Name the right output or {'taxonomy' if modality.taxonomy else 'kind'} in the signature.",
+            hint=_choose(said) + other,
         )
     return answer.float()
 

@@ -53,10 +53,11 @@ def measure(exporter: Exportable, made: Sequence[Candidate], material: Material)
         spent: dict[str, Timed] = {}
         here = [candidate for candidate in made if candidate.key in engines and not candidate.absent]
         libraries = list(dict.fromkeys(candidate.target.engine for candidate in here))
-        with progress("Timing", BLOCKS * len(libraries)) as advance:
-            for library in libraries:
-                group = {c.key: engines[c.key] for c in here if c.target.engine == library}
-                spent |= time_engines(group, golden, advance)
+        if libraries:
+            with progress("Timing", BLOCKS * len(libraries)) as advance:
+                for library in libraries:
+                    group = {c.key: engines[c.key] for c in here if c.target.engine == library}
+                    spent |= time_engines(group, golden, advance)
         ran_on = {key: f"{engine.name} on {engine.device}" for key, engine in engines.items()}
         with progress("Judging", len(engines)) as advance:
             said = {}

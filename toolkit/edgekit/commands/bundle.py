@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.console import console, emit, stdout
+from edgekit.console import console, emit, show_rows, stdout
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from edgekit_runtime.bundle import Bundle
-    from edgekit_runtime.manifest import Variant
+    from edgekit_runtime.manifest import Manifest, Variant
 
 BundleArgument = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="An .edgekit file, its folder, or one unpacked.")
@@ -22,6 +22,8 @@ BundleArgument = Annotated[
 PublicKey = Annotated[
     Path | None, typer.Option("--key", metavar="FILE", help="It must be signed by this public key (PEM).")
 ]
+# So many of them are named: Cityscapes has 19, ADE20K 150.
+_CLASSES = 20
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -41,8 +43,7 @@ def show(bundle: BundleArgument, json: Json = False) -> None:
     if json:
         emit({**_manifest_table(opened), "path": str(opened.path), "signed_by": _signer(opened)})
         return
-    for name, text in _facts(opened):
-        stdout().print(f"{name:14} {text}", markup=False)
+    show_rows(stdout(), list(_facts(opened)))
 
 
 def verify(bundle: BundleArgument, key: PublicKey = None, json: Json = False) -> None:
@@ -172,13 +173,13 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         modality = output.modality
         what = modality.unit if modality else ""
         if modality and modality.taxonomy:
-            what = f"{modality.taxonomy.name}: {', '.join(modality.taxonomy.classes)}"
+            what = f"{modality.taxonomy.name}: {_listed(modality.taxonomy.classes)}"
         yield "gives", f"{output.name} {output.shape[-1]}x{output.shape[-2]}, {what}"
     for variant in manifest.variants:
-        yield "runs on", _found(variant)
+        yield "runs on", _found(variant, manifest)
     for smaller in manifest.smaller:
         for variant in smaller.variants:
-            yield "smaller", f"{smaller.input[2]}x{smaller.input[1]}, {_found(variant)}"
+            yield "smaller", f"{smaller.input[2]}x{smaller.input[1]}, {_found(variant, manifest)}"
     host = provenance.get("host", {})
     if host:
         yield "built on", f"{host.get('cpu')}, {', '.join(f'{k} {v}' for k, v in provenance.get('tools', {}).items())}"
@@ -192,12 +193,26 @@ def _facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield "doubt", doubt
 
 
-def _found(variant: Variant) -> str:
+def _listed(names: Sequence[str]) -> str:
+    """The first of them where there are many; `--json` has all."""
+    rest = len(names) - _CLASSES
+    return ", ".join(names[:_CLASSES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _found(variant: Variant, manifest: Manifest) -> str:
+    """What was measured of it where the bundle was built, and by what."""
+    key = variant.engine, variant.device, variant.precision
+    rows = {(row["engine"], row["device"], row["precision"]): row for row in manifest.candidates}
+    row = rows.get(key, {})
     figures = [f"{variant.p50_ms:.2f} ms" if variant.p50_ms is not None else "not timed"]
-    if variant.miou is not None:
+    if row.get("not_measured"):
+        figures = [f"not timed, only verified with {row['ran_on']} ({row['not_measured']})"]
+    if variant.miou is not None and row.get("accuracy_metric", "miou") != "miou":
+        figures.append(f"mIoU {100 * variant.miou:.1f} % with fp32's class maps (there were no labels)")
+    elif variant.miou is not None:
         drop = variant.drop or 0
         side = "above" if drop < 0 else "below"
-        figures.append(f"mIoU {100 * variant.miou:.1f} %, {abs(100 * drop):.2f} {side} fp32")
+        figures.append(f"mIoU {100 * variant.miou:.1f} % against labels, {abs(100 * drop):.2f} {side} fp32")
     if variant.depth_error is not None:
         figures.append(f"depth {100 * variant.depth_error:.2f} % off fp32")
     return f"{variant.engine} {variant.device}, {variant.precision}: {'; '.join(figures)}"
