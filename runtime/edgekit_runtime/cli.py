@@ -10,6 +10,7 @@ import argparse  # noqa: E402  (the clock of the first result starts before the 
 import json  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
@@ -62,11 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             traceback.print_exc()
         return explain(error, _PROGRAM, log_format)
-
-
-def program() -> NoReturn:
-    """The command as a process of its own."""
-    leave(main())
 
 
 # Threads that may be in native code for long; of others none outlives a run.
@@ -134,6 +130,7 @@ def _run(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from edgekit_runtime.prepare import prepare
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the builder is told
     done = prepare(options.bundle, key=options.key, watch=Progress().building)
     for each in done:
         where = each.path or "in the bundle"
@@ -259,6 +256,3 @@ def _positive(text: str) -> int:
 
 _natural.__name__ = "camera number"
 _positive.__name__ = "number of frames"
-
-if __name__ == "__main__":
-    program()
