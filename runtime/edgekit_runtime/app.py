@@ -113,7 +113,7 @@ def run(
         if on_ready:
             on_ready(_ready(models, frames_in))
         view = View.at_first(models[0].manifest)
-        outputs = opened.enter_context(_opened_sinks(sinks, _context(models, frames_in, stop, view)))
+        outputs = opened.enter_context(_opened_sinks(sinks, _context(models, frames_in, stop, view, overlay)))
 
         def report(stats: Stats) -> None:
             if stats_file:
@@ -124,12 +124,12 @@ def run(
         loop = Loop(
             models[0], frames_in, outputs,
             beside=models[1:], engine=engine, smoothing=Smoothing() if smooth else None,
-            overlay=Overlay(models[0].manifest, view) if overlay else None,
+            overlay=Overlay(models[0].manifest, view) if overlay else None, view=view,
             frames=frames, stop=stop, on_stats=report, started=began,
         )  # fmt: skip
 
         def alive() -> bool:
-            return view.paused or time.monotonic() - loop.turned < _ALIVE_S
+            return time.monotonic() - loop.turned < _ALIVE_S
 
         with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), watched(alive):
             last = loop.run()
@@ -138,15 +138,16 @@ def run(
     return last
 
 
-def _context(models: Sequence[Model], source: Source, stop: threading.Event, view: View) -> SinkContext:
+def _context(models: Sequence[Model], source: Source, stop: threading.Event, view: View, overlay: bool) -> SinkContext:
     manifest = models[0].manifest
     taxonomy = manifest.taxonomy
     legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
     depths = [depth.unit for model in models if (depth := depth_modality(model.manifest))]
     phone = source if isinstance(source, PhoneCamera) else None
     return SinkContext(
-        f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depths[0] if depths else None, phone
-    )
+        f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depths[0] if depths else None, phone,
+        overlay,
+    )  # fmt: skip
 
 
 def _ready(models: Sequence[Model], source: Source) -> Ready:

@@ -169,7 +169,7 @@ class Progress:
         announce("ready", "\n".join(lines), **what.to_dict())
 
     def stats(self, stats: Stats) -> None:
-        trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}"
+        trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}".rstrip(": ")
         line = f"{stats.frames} frames   {stats.fps:.1f} fps   age {stats.age_p50_ms:.0f} ms{trouble}"
         self._say("stats", line, **stats.to_dict())
 

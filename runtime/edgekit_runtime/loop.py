@@ -18,7 +18,7 @@ from edgekit_runtime.events import announce
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.model import Model, Result
-from edgekit_runtime.overlay import Overlay, Status
+from edgekit_runtime.overlay import Overlay, Status, View
 from edgekit_runtime.quality import Quality
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.smoothing import Smoothing
@@ -26,6 +26,7 @@ from edgekit_runtime.sources.base import Frame, Source, SourceState
 from edgekit_runtime.stats import Backlog, Meter, Stats
 
 _POLL_S = 0.1
+_PAUSED_S = 0.03  # between two looks whether it goes on
 _REPORT_S = 1.0
 _JOIN_S = 1.0
 # Files can wait: a bundle that was built for throughput works on several of their frames.
@@ -38,8 +39,8 @@ class Loop:
     Models `beside` it run on the same source, each at its own pace; results carry the newest of theirs. Opens and
     closes nothing that it was given, but an engine that fails, which is opened again, then replaced (`inference.py`) by
     one that `engine`, if given, allows. `smoothing`, if given, steadies the labels. `overlay` None hands the bare
-    frames to the sinks. `on_stats` is called about once a second. `started` (`time.monotonic()`) is where the time to
-    the first result counts from.
+    frames to the sinks. While `view` is paused, nothing is shown. `on_stats` is called about once a second. `started`
+    (`time.monotonic()`) is where the time to the first result counts from.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Loop:
         engine: str | None = None,
         smoothing: Smoothing | None = None,
         overlay: Overlay | None = None,
+        view: View | None = None,
         frames: int | None = None,
         stop: threading.Event | None = None,
         on_stats: Callable[[Stats], None] | None = None,
@@ -62,6 +64,7 @@ class Loop:
         self._sinks = sinks
         self._smoothing = smoothing
         self._overlay = overlay
+        self._view = view or View()
         self._wanted = frames
         self._stop = stop or threading.Event()
         self._on_stats = on_stats
@@ -95,7 +98,8 @@ class Loop:
         next_report = time.monotonic() + _REPORT_S
         try:
             while not self._stop.is_set() and self._meter.frames != self._wanted:
-                result = self._results.get(_POLL_S)
+                paused = self._view.paused and not self._stop.wait(_PAUSED_S)
+                result = None if paused else self._results.get(_POLL_S)
                 if result is not None:
                     self._show(result)
                 elif self._results.exhausted:
@@ -133,7 +137,9 @@ class Loop:
         return self._source.dropped + (self._results.dropped if self._source.live else 0)
 
     def _state(self) -> tuple[SourceState, str]:
-        """The source's, unless the engine has more to complain of."""
+        """The source's, unless somebody has paused it, or the engine has more to complain of."""
+        if self._view.paused:
+            return SourceState.PAUSED, ""
         return self._first.trouble or (self._source.state, self._source.reason)
 
     def _take(self) -> Frame | None:
@@ -180,7 +186,7 @@ class Loop:
     def _report(self) -> None:
         for inference in self.inferences:
             inference.watch()
-        if self._source.live:
+        if self._source.live and not self._view.paused:
             share = self._backlog.look(self._meter.frames, self._dropped)
             if share is not None:
                 self._announce_backlog(share)
@@ -204,6 +210,6 @@ class Loop:
         if state is self._said:
             return
         self._said = state
-        level = logging.INFO if state is SourceState.RUNNING else logging.WARNING
+        level = logging.INFO if state in (SourceState.RUNNING, SourceState.PAUSED) else logging.WARNING
         message = f"{state.value}: {reason}" if reason else state.value
         announce("state", message, level=level, state=state.value, reason=reason)

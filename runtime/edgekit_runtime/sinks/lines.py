@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.beside import depth_modality
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.model import Beside, Result
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.base import Sink, SinkContext
 
 _FLUSH_S = 1.0
 

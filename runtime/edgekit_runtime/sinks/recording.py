@@ -17,10 +17,11 @@ from typing import IO, Any
 
 import cv2
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.events import announce
 from edgekit_runtime.model import Result
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.sinks.mp4 import TIMESCALE, Mp4Writer, Sample
 
 _SEGMENT_FRAMES = 60

@@ -21,11 +21,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import alerted
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
+from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
 from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sinks.recording import RecordingSink
 from edgekit_runtime.sinks.tls import Certificate, own_certificate
@@ -38,7 +38,6 @@ DEFAULT_PORT = 8090
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 JPEG_QUALITY = 85
 _AREAS_EVERY_S = 0.25
-_PAUSE_S = 0.03
 _DRAIN_S = 0.5
 
 
@@ -159,17 +158,14 @@ class Board:
         }
 
 
-class WebSink(Sink):
+class WebSink(Viewer):
     """Encodes in a thread of its own, and only while somebody watches."""
 
     def __init__(self, at: WebAddress, context: SinkContext) -> None:
         from edgekit_runtime.sinks.web_server import Server
 
-        self._context = context
+        super().__init__(context)
         self._board = Board(context)
-        self._pace = Pace(context.live)
-        self._picture: Picture | None = None
-        self._alert = ""
         self._counted = 0.0
         self._recorder: RecordingSink | None = None
         if not at.local:
@@ -194,7 +190,7 @@ class WebSink(Sink):
             _LOG.info("%s", qr_code(self.address))
 
     def write(self, picture: Picture, result: Result) -> None:
-        self._alert = ""
+        self._said = ""
         self._board.note(result)
         if result.labels is not None and time.monotonic() - self._counted > _AREAS_EVERY_S:
             self._counted = time.monotonic()
@@ -210,18 +206,19 @@ class WebSink(Sink):
             if self._recorder is None:
                 self._board.recording = None
         if self._board.watched:
-            self._picture = picture.copy()
-            self._queue.offer(self._picture)
+            self._last = picture.copy()
+            self._show(self._last)
         self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
-        while self._context.view.paused and not self._context.stop.wait(_PAUSE_S):
-            self._pace.restart()
 
     def idle(self, state: SourceState, reason: str) -> None:
         self._board.become(state, reason)
-        alert = standstill(state, reason)
-        if self._picture is not None and alert not in ("", self._alert):
-            self._alert = alert
-            self._queue.offer(alerted(self._picture, alert))
+        if state is SourceState.PAUSED and self._last is not None:
+            for wish in self._board.wishes():
+                self._grant(wish, self._last)
+        super().idle(state, reason)
+
+    def _show(self, picture: Picture) -> None:
+        self._queue.offer(picture)
 
     def report(self, stats: Stats) -> None:
         self._board.note_loop(stats)

@@ -25,7 +25,9 @@ def pauses() -> Iterator[float]:
 
 
 class SourceState(str, Enum):
-    """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames."""
+    """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames;
+    `paused`: what a loop says, not a source, while the person who watches has stopped it.
+    """
 
     __str__ = str.__str__
 
@@ -33,6 +35,7 @@ class SourceState(str, Enum):
     STALLED = "stalled"
     RETRYING = "retrying"
     ENDED = "ended"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
