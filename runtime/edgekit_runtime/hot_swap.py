@@ -71,8 +71,10 @@ def _look_at(watched: _Watched, stop: threading.Event) -> None:
     except Exception as error:  # whatever it is, the old one goes on
         _refuse(watched.path, str(error.args[0]) if isinstance(error, EdgekitError) else repr(error))
         return
-    reason = _other_terms(watched.inference.model.manifest, model.manifest)
-    if reason or stop.is_set():
+    running = watched.inference.model
+    reason = _other_terms(running.manifest, model.manifest)
+    # The manifest has the hash of every file: the same text is the same bundle, touched or copied once more.
+    if reason or stop.is_set() or model.bundle.text == running.bundle.text:
         model.close()
         if reason:
             _refuse(watched.path, f"{reason}: start again to run it")

@@ -124,7 +124,7 @@ class Loop:
         """The figures so far; a finished loop is `ended`, with the reason if it was told to stop."""
         state, reason = self._state()
         if ended:
-            state, reason = SourceState.ENDED, "stopped" if self._stop.is_set() else ""
+            state, reason = SourceState.ENDED, "stopped" if self._stop.is_set() else self._source.reason
         return replace(
             self._meter.stats(self._dropped, state.value, reason),
             engine_failures=sum(each.failures for each in self.inferences),

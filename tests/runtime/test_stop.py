@@ -68,8 +68,8 @@ def plays(path: Path) -> bool:
 
 @pytest.mark.parametrize("program", ["edgekit_runtime", "edgekit"])
 def test_while_its_modules_are_being_imported(program: str):
-    """Ctrl-C, wherever it falls: quietly, with the status of an interruption. What Python says before it has come to the
-    program's first file is Python's own.
+    """Ctrl-C, wherever it falls: quietly, with the status of an interruption. What Python says before it has come to
+    the program's first file is Python's own.
     """
     arguments = ["run", "--bundle", "none.edgekit"] if program == "edgekit" else ["none.edgekit"]
     command = [sys.executable, "-m", program, *arguments, "--source", "test:", "--sink", "null"]

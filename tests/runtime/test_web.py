@@ -170,6 +170,25 @@ def test_other_machines_need_the_token() -> None:
         assert ask(sink, "/state", Cookie="\x01;;==")[0] == 403
 
 
+def test_a_token_of_ones_own_lasts_and_is_in_no_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "a-token-that-lasts"
+    monkeypatch.setenv("EDGEKIT_TOKEN", token)
+    with caplog.at_level("INFO", "edgekit_runtime"), serving("0.0.0.0:0") as sink:
+        assert ask(sink, "/metrics", Authorization=f"Bearer {token}")[0] == 200
+        assert ask(sink, "/metrics", Authorization="Bearer another")[0] == 403
+        assert ask(sink, f"/?token={token}")[0] == 303
+    assert token not in caplog.text
+    assert "/?token=$EDGEKIT_TOKEN" in caplog.text
+    for weak in ("short", "a b c d e f g h i j k l", "x" * 15 + ";"):
+        monkeypatch.setenv("EDGEKIT_TOKEN", weak)
+        with pytest.raises(UsageError, match="at least 16 letters") as caught:
+            open_sink("web:0.0.0.0:0", SinkContext())
+        assert weak not in str(caught.value)
+    open_sink("web:0", SinkContext()).close()  # nobody needs one on this machine
+
+
 def test_loopback_is_what_is_bound_unless_a_host_is_named() -> None:
     with serving() as sink:
         assert sink.address.startswith("http://127.0.0.1:")

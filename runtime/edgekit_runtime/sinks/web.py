@@ -8,6 +8,8 @@ changes something is a POST that no form can send.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import secrets
 import sys
 import threading
@@ -37,6 +39,7 @@ _LOG = logging.getLogger("edgekit_runtime")
 DEFAULT_PORT = 8090
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 JPEG_QUALITY = 85
+_LASTING = "EDGEKIT_TOKEN"
 _AREAS_EVERY_S = 0.25
 _DRAIN_S = 0.5
 
@@ -168,8 +171,9 @@ class WebSink(Viewer):
         self._board = Board(context)
         self._counted = 0.0
         self._recorder: RecordingSink | None = None
+        lasting = "" if at.local else _lasting_token()
         if not at.local:
-            self._board.token = secrets.token_urlsafe(12)
+            self._board.token = lasting or secrets.token_urlsafe(12)
         certificate = at.certificate_for(camera=context.phone is not None)
         try:
             self._server = Server(at.host, at.port, self._board, certificate.context() if certificate else None)
@@ -183,7 +187,8 @@ class WebSink(Viewer):
         self._encoder = threading.Thread(target=self._encode, name="web pictures", daemon=True)
         self._encoder.start()
         self._server.start()
-        _LOG.info("watch at %s", self.address)
+        # A token that lasts belongs in no log: who has set it knows it.
+        _LOG.info("watch at %s", self.address.replace(lasting, f"${_LASTING}") if lasting else self.address)
         if certificate:
             _LOG.info("its certificate has the SHA-256 fingerprint %s", certificate.fingerprint)
         if not at.local and sys.stderr.isatty():
@@ -268,6 +273,17 @@ def _warned() -> Iterator[None]:
         yield
     except SinkError as error:
         _LOG.warning("%s", error)
+
+
+def _lasting_token() -> str:
+    """The token that the environment gives, empty where it gives none. Raises UsageError for a weak one."""
+    token = os.environ.get(_LASTING, "")
+    if token and not re.fullmatch(r"[A-Za-z0-9_.-]{16,}", token):
+        raise UsageError(
+            f"{_LASTING} must be at least 16 letters, digits, dots and dashes.",
+            hint="python3 -c 'import secrets; print(secrets.token_urlsafe(12))' makes one.",
+        )
+    return token
 
 
 def open_web(argument: str, context: SinkContext) -> Sink:
