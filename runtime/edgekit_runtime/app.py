@@ -24,7 +24,7 @@ from typing import Any
 from edgekit_runtime.beside import depth_modality
 from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import announce, warn
 from edgekit_runtime.files import whole
 from edgekit_runtime.handoff import in_background
 from edgekit_runtime.hot_swap import hot_swap
@@ -41,7 +41,6 @@ from edgekit_runtime.sources.phone import PhoneCamera
 from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Stats
 
-_LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
 _ALIVE_S = 30.0  # a loop that has not turned for so long hangs
 _PATIENCE_S, _HURRY_S = 20.0, 1.0  # for models that are still being opened: after an error, after a signal
@@ -168,8 +167,7 @@ def _open_all(
 ) -> tuple[list[Model], Source] | None:
     """All at once, since each takes a good part of a second; None when told to stop meanwhile.
 
-    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. A
-    compiler that is at work is waited for, as a process that ends under its threads crashes.
+    A driver that hangs does not hold up the exit; a compiler is waited for, as a process that ends under it crashes.
     """
     models = [in_background("opening", load_it) for load_it in loaders]
     frames = in_background("opening", open_it)
@@ -232,7 +230,7 @@ def _opened_sinks(texts: Sequence[str], context: SinkContext) -> Iterator[list[S
             except SinkError as error:
                 late = late or error
                 if failure is not None:
-                    _LOG.warning("%s", error)
+                    warn(str(error))
         if late is not None and failure is None:
             raise late
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from edgekit_runtime import __version__  # noqa: E402
 from edgekit_runtime.errors import EdgekitError, UsageError  # noqa: E402
-from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr  # noqa: E402
+from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr, say  # noqa: E402
 
 if TYPE_CHECKING:
     from edgekit_runtime.app import Ready
@@ -72,8 +72,7 @@ _LASTING = ("bundles", "inference", "opening", "source ")
 def leave(status: int) -> NoReturn:
     """Ends the process with that status, also while an engine or a driver works in a thread that nobody could wait for.
 
-    A native call that returns while Python is being taken down has its thread ended within frames of C++, which aborts
-    the process: where such a thread is alive, nothing is taken down.
+    A native call that returns while Python is taken down aborts the process: then nothing is taken down.
     """
     if any(thread.name.startswith(_LASTING) for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
@@ -135,7 +134,7 @@ def _prepare(options: argparse.Namespace) -> int:
     for each in done:
         where = each.path or "in the bundle"
         took = "ready before" if each.was_there else f"built in {each.seconds:.0f} s"
-        announce("message", f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}")
+        say(f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}")
     if options.json:
         prepared = [
             {

@@ -1,8 +1,7 @@
 """The live loop: capture, inference and display overlap; live pictures stay fresh, files lose no frame.
 
-Three threads at most, and one more for every bundle beside the first: the source's own, one for inference, and the
-caller's, which draws and feeds the sinks (windows want the main thread). Between them are hand-offs that hold one or
-two items and no more.
+The source's thread, one for the inference of each bundle, and the caller's, which draws and feeds the sinks (windows
+want the main thread), with hand-offs of one or two items between them.
 """
 
 from __future__ import annotations

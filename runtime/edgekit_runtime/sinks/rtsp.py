@@ -1,12 +1,10 @@
 """`rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH`: the pictures as H.264 to an RTSP server, by the program ffmpeg.
 
-ffmpeg knows a server only by its command line: while it runs, whoever may list the processes of this machine can read a
-password in the address there. Logs and messages never have it.
+While it runs, whoever may list the processes of this machine can read a password in the address on its command line.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import subprocess
@@ -19,13 +17,13 @@ import numpy as np
 
 from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError
+from edgekit_runtime.events import warn
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
 from edgekit_runtime.sources.base import PAUSES_S, SourceState
 from edgekit_runtime.sources.uri import redact, split_url
 
-_LOG = logging.getLogger("edgekit_runtime")
 # The first that this ffmpeg has.
 _ENCODERS = (("libx264", "-preset", "veryfast", "-tune", "zerolatency"), ("libopenh264",), ("mpeg4", "-q:v", "5"))
 _PREFIX = re.compile(r"^\[[^\]]*\] ")
@@ -95,7 +93,7 @@ class RtspSink(Viewer):
                 continue
             pause = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
             if attempt <= len(PAUSES_S):  # a server that stays away is not told of for ever
-                _LOG.warning("%s: %s; trying again in %g s", self._shown, reason, pause)
+                warn(f"{self._shown}: {reason}; trying again in {pause:g} s")
             self._context.stop.wait(pause)
 
     def _session(self, picture: Picture | None) -> str:

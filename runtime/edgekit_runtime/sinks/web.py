@@ -1,13 +1,11 @@
 """`web[:[HOST:]PORT][?OPTIONS]`: one page with the live picture, legend, figures and switches; for browsers and phones.
 
-Served on the loopback address unless a host is named; then every request needs the token that the address, which is
-printed, carries. Requests that a browser sends on behalf of another site are refused (`Host`, `Origin`), and what
-changes something is a POST that no form can send.
+Served on the loopback address unless a host is named; then every request needs a token. Requests that a browser sends
+on behalf of another site are refused (`Host`, `Origin`), and what changes something is a POST that no form can send.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import secrets
@@ -25,6 +23,7 @@ import numpy as np
 
 from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.events import say, warn
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
 from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
@@ -35,7 +34,6 @@ from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Meter, Stats
 
-_LOG = logging.getLogger("edgekit_runtime")
 DEFAULT_PORT = 8090
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 JPEG_QUALITY = 85
@@ -188,11 +186,12 @@ class WebSink(Viewer):
         self._encoder.start()
         self._server.start()
         # A token that lasts belongs in no log: who has set it knows it.
-        _LOG.info("watch at %s", self.address.replace(lasting, f"${_LASTING}") if lasting else self.address)
+        shown = self.address.replace(lasting, f"${_LASTING}") if lasting else self.address
+        say(f"watch at {shown}")
         if certificate:
-            _LOG.info("its certificate has the SHA-256 fingerprint %s", certificate.fingerprint)
+            say(f"its certificate has the SHA-256 fingerprint {certificate.fingerprint}")
         if not at.local and sys.stderr.isatty():
-            _LOG.info("%s", qr_code(self.address))
+            say(qr_code(self.address))
 
     def write(self, picture: Picture, result: Result) -> None:
         self._said = ""
@@ -251,11 +250,11 @@ class WebSink(Viewer):
             if wish == "snapshot":
                 path = path.with_suffix(".png")
                 save_png(path, picture)
-                _LOG.info("saved %s", path)
+                say(f"saved {path}")
             else:
                 path = path.with_suffix(".mp4")
                 self._recorder, self._board.recording = RecordingSink(path, self._context.fps), path
-                _LOG.info("recording %s", path)
+                say(f"recording {path}")
 
     def _stop_recording(self) -> None:
         recorder, path = self._recorder, self._board.recording
@@ -263,7 +262,7 @@ class WebSink(Viewer):
         if recorder is not None:
             with _warned():
                 recorder.close()
-                _LOG.info("saved %s", path)
+                say(f"saved {path}")
 
 
 @contextmanager
@@ -272,7 +271,7 @@ def _warned() -> Iterator[None]:
     try:
         yield
     except SinkError as error:
-        _LOG.warning("%s", error)
+        warn(str(error))
 
 
 def _lasting_token() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -14,13 +13,13 @@ import cv2
 
 from edgekit_runtime.colour import Picture, caption
 from edgekit_runtime.errors import SinkError
+from edgekit_runtime.events import say
 from edgekit_runtime.model import Result
 from edgekit_runtime.overlay import font_scale
 from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
 from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sources.base import SourceState
 
-_LOG = logging.getLogger("edgekit_runtime")
 _ALTERNATIVES = "Say where to: --sink web, file:OUT.mp4, png:DIR, stdout or null."
 KEYS = "q or Esc quit, space pause, + and - opacity,\n1 to 9 hide a class, d depth, s snapshot, h these keys"
 _NOTE_S = 2.0
@@ -81,12 +80,12 @@ class WindowSink(Viewer):
         elif key == ord(" "):
             view.paused = not view.paused
         elif key == ord("h"):
-            _LOG.info("%s", KEYS.replace("\n", " "))
+            say(KEYS.replace("\n", " "))
             self._tell(KEYS)
         elif key == ord("s") and self._last is not None:
             path = Path(time.strftime("edgekit-%Y%m%d-%H%M%S.png"))
             save_png(path, self._last)
-            _LOG.info("saved %s", path)
+            say(f"saved {path}")
             self._tell(f"saved {path}")
         elif key != _NO_KEY and (note := self._switched(chr(key))):
             self._tell(f"{note}, from the next picture on" if view.paused else note)

@@ -108,8 +108,8 @@ class Source(ABC):
 class ThreadedSource(Source):
     """A source whose frames are fetched by a thread of its own, which runs `_produce`.
 
-    Subclasses set `live` before they call `_start`. What `_produce` raises is raised again by `read`. A thread that
-    hangs may be left behind by another `_start_thread`; what it does afterwards counts for nothing.
+    Subclasses set `live` before they call `_start`. What `_produce` raises, `read` raises again. What a thread does
+    that was left behind counts for nothing.
     """
 
     stall_s = 1.0

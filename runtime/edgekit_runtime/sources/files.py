@@ -5,7 +5,6 @@ ends as a SourceError.
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit_runtime.errors import SourceError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import warn
 from edgekit_runtime.sources.base import Frame, Source, ThreadedSource
 from edgekit_runtime.sources.protocol import (
     END,
@@ -135,7 +134,7 @@ class DecodedFile(ThreadedSource):
             if kind == END:
                 if payload:
                     self._reason = f"cut short or damaged: {payload.decode()} could be read"
-                    announce("message", f"{self.uri} is {self._reason}.", level=logging.WARNING)
+                    warn(f"{self.uri} is {self._reason}.")
                 return
             if kind == ERROR:
                 raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=_advice(self._job))
