@@ -133,8 +133,8 @@ class DecodedFile(ThreadedSource):
             kind, payload = message
             if kind == END:
                 if payload:
-                    self._reason = f"cut short or damaged: {payload.decode()} could be read"
-                    warn(f"{self.uri} is {self._reason}.")
+                    self._reason = f"{payload.decode()} could be read"
+                    warn(f"{self.uri} is cut short or damaged: {self._reason}.")
                 return
             if kind == ERROR:
                 raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=_advice(self._job))
