@@ -22,7 +22,7 @@ test-aarch64: $(INSTALLED)  ## the runtime on 64-bit Arm, in QEMU; as root, ten 
 	$(BIN)/python tests/aarch64/check.py
 
 debian:  ## what some tests need of Debian and are skipped without, with that reason: a browser, an X server, ...; as root
-	apt-get install -y --no-install-recommends chromium ffmpeg python3-opencv xvfb \
+	apt-get install -y --no-install-recommends chromium ffmpeg python3-opencv xdotool xvfb \
 		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good
 
 lint: $(INSTALLED)  ## style, types and the import rule of the rooms

@@ -11,23 +11,16 @@ Names are resolved on first use: importing this package costs next to nothing an
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as that of typing, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from edgekit_runtime.app import run
     from edgekit_runtime.bundle import Bundle, open_bundle
     from edgekit_runtime.colour import colourise
-    from edgekit_runtime.errors import (
-        BundleError,
-        EdgekitError,
-        EngineError,
-        SinkError,
-        SourceError,
-        UsageError,
-    )
+    from edgekit_runtime.errors import BundleError, EdgekitError, EngineError, SinkError, SourceError, UsageError
     from edgekit_runtime.loop import Loop
     from edgekit_runtime.manifest import Manifest
     from edgekit_runtime.modality import Kind, Modality, Taxonomy
@@ -42,41 +35,18 @@ if TYPE_CHECKING:
 # Module -> what is taken from it.
 _NAMES = {
     "app": ("run",),
-    "bundle": (
-        "Bundle",
-        "open_bundle",
-    ),
+    "bundle": ("Bundle", "open_bundle"),
     "colour": ("colourise",),
-    "errors": (
-        "BundleError",
-        "EdgekitError",
-        "EngineError",
-        "SinkError",
-        "SourceError",
-        "UsageError",
-    ),
+    "errors": ("BundleError", "EdgekitError", "EngineError", "SinkError", "SourceError", "UsageError"),
     "loop": ("Loop",),
     "manifest": ("Manifest",),
-    "modality": (
-        "Kind",
-        "Modality",
-        "Taxonomy",
-    ),
-    "model": (
-        "Model",
-        "Result",
-        "Timing",
-        "load",
-    ),
+    "modality": ("Kind", "Modality", "Taxonomy"),
+    "model": ("Model", "Result", "Timing", "load"),
     "overlay": ("Overlay",),
     "sinks": ("open_sink",),
     "sinks.base": ("Sink",),
     "sources": ("open_source",),
-    "sources.base": (
-        "Frame",
-        "Source",
-        "SourceState",
-    ),
+    "sources.base": ("Frame", "Source", "SourceState"),
     "stats": ("Stats",),
 }
 
@@ -113,6 +83,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
     module = next((module for module, names in _NAMES.items() if name in names), None)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

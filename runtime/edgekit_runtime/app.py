@@ -24,7 +24,7 @@ from typing import Any
 from edgekit_runtime.beside import depth_modality
 from edgekit_runtime.bundle import peek_manifest
 from edgekit_runtime.errors import EdgekitError, SinkError, UsageError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import announce, warn
 from edgekit_runtime.files import whole
 from edgekit_runtime.handoff import in_background
 from edgekit_runtime.hot_swap import hot_swap
@@ -41,7 +41,6 @@ from edgekit_runtime.sources.phone import PhoneCamera
 from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Stats
 
-_LOG = logging.getLogger("edgekit_runtime")
 _POLL_S = 0.1
 _ALIVE_S = 30.0  # a loop that has not turned for so long hangs
 _PATIENCE_S, _HURRY_S = 20.0, 1.0  # for models that are still being opened: after an error, after a signal
@@ -113,7 +112,7 @@ def run(
         if on_ready:
             on_ready(_ready(models, frames_in))
         view = View.at_first(models[0].manifest)
-        outputs = opened.enter_context(_opened_sinks(sinks, _context(models, frames_in, stop, view)))
+        outputs = opened.enter_context(_opened_sinks(sinks, _context(models, frames_in, stop, view, overlay)))
 
         def report(stats: Stats) -> None:
             if stats_file:
@@ -124,12 +123,12 @@ def run(
         loop = Loop(
             models[0], frames_in, outputs,
             beside=models[1:], engine=engine, smoothing=Smoothing() if smooth else None,
-            overlay=Overlay(models[0].manifest, view) if overlay else None,
+            overlay=Overlay(models[0].manifest, view) if overlay else None, view=view,
             frames=frames, stop=stop, on_stats=report, started=began,
         )  # fmt: skip
 
         def alive() -> bool:
-            return view.paused or time.monotonic() - loop.turned < _ALIVE_S
+            return time.monotonic() - loop.turned < _ALIVE_S
 
         with hot_swap(list(zip(bundles, loop.inferences, loaders, strict=True))), watched(alive):
             last = loop.run()
@@ -138,15 +137,16 @@ def run(
     return last
 
 
-def _context(models: Sequence[Model], source: Source, stop: threading.Event, view: View) -> SinkContext:
+def _context(models: Sequence[Model], source: Source, stop: threading.Event, view: View, overlay: bool) -> SinkContext:
     manifest = models[0].manifest
     taxonomy = manifest.taxonomy
     legend = tuple(zip(taxonomy.classes, taxonomy.colours, strict=True)) if taxonomy else ()
     depths = [depth.unit for model in models if (depth := depth_modality(model.manifest))]
     phone = source if isinstance(source, PhoneCamera) else None
     return SinkContext(
-        f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depths[0] if depths else None, phone
-    )
+        f"edgekit: {manifest.name}", source.live, source.fps, stop, view, legend, depths[0] if depths else None, phone,
+        overlay,
+    )  # fmt: skip
 
 
 def _ready(models: Sequence[Model], source: Source) -> Ready:
@@ -167,8 +167,7 @@ def _open_all(
 ) -> tuple[list[Model], Source] | None:
     """All at once, since each takes a good part of a second; None when told to stop meanwhile.
 
-    In threads that nobody has to wait for long: a compiler or a driver that hangs does not hold up the exit. A
-    compiler that is at work is waited for, as a process that ends under its threads crashes.
+    A driver that hangs does not hold up the exit; a compiler is waited for, as a process that ends under it crashes.
     """
     models = [in_background("opening", load_it) for load_it in loaders]
     frames = in_background("opening", open_it)
@@ -231,7 +230,7 @@ def _opened_sinks(texts: Sequence[str], context: SinkContext) -> Iterator[list[S
             except SinkError as error:
                 late = late or error
                 if failure is not None:
-                    _LOG.warning("%s", error)
+                    warn(str(error))
         if late is not None and failure is None:
             raise late
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
+from edgekit_runtime.colour import WHITE, Picture, Span, caption, depth_bgr, depth_span, far_is_high, follow, lookup
 from edgekit_runtime.events import announce
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.inference import Inference
@@ -67,10 +67,7 @@ class Companion:
             announce("bundle_lost", f"{name} is left out from here on: {failure}", level=logging.ERROR, bundle=name)
 
 
-Picture = npt.NDArray[np.uint8]
 Depth = npt.NDArray[Any]
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WHITE = (255, 255, 255)
 
 
 @dataclass
@@ -98,8 +95,11 @@ class Insets:
             top, left = bottom - inset.shape[0], width - margin - inset.shape[1]
             if top < 0 or left < 0:
                 return
-            picture[top:bottom, left : left + inset.shape[1]] = inset
-            _title(picture[top:bottom, left : left + inset.shape[1]], each, height)
+            area = picture[top:bottom, left : left + inset.shape[1]]
+            area[:] = inset
+            age_ms = (time.monotonic() - each.result.frame.captured) * 1e3
+            title = f"{each.manifest.name}   {each.fps:.1f} fps   {age_ms:.0f} ms"
+            caption(area[1:-1, 1:-1], title, max(height / 1200, 0.3))
             bottom = top - margin
 
     def _inset(self, number: int, beside: Beside, width: int) -> Picture:
@@ -113,7 +113,7 @@ class Insets:
                 share = 0.0 if beside.result.labels is None else 0.5
                 coloured = cv2.resize(coloured, size, interpolation=cv2.INTER_NEAREST)
                 cv2.addWeighted(shown, share, coloured, 1 - share, 0, dst=shown)
-            cv2.rectangle(shown, (0, 0), (size[0] - 1, size[1] - 1), _WHITE, 1)
+            cv2.rectangle(shown, (0, 0), (size[0] - 1, size[1] - 1), WHITE, 1)
             inset.picture, inset.result = np.asarray(shown, np.uint8), beside.result
         return inset.picture
 
@@ -140,14 +140,3 @@ def _coloured(inset: _Inset, beside: Beside) -> Picture | None:
         return None
     inset.span = follow(inset.span, depth_span(depth))
     return depth_bgr(depth, inset.span)
-
-
-def _title(area: Picture, beside: Beside, height: int) -> None:
-    """Name, rate and age, on a strip that is dark enough to read white on."""
-    scale = max(height / 1200, 0.3)
-    age_ms = (time.monotonic() - beside.result.frame.captured) * 1e3
-    text = f"{beside.manifest.name}   {beside.fps:.1f} fps   {age_ms:.0f} ms"
-    (_, high), _ = cv2.getTextSize(text, _FONT, scale, 1)
-    strip = area[1 : high + 10, 1:-1]
-    np.right_shift(strip, 2, out=strip)
-    cv2.putText(area, text, (6, high + 5), _FONT, scale, _WHITE, 1, cv2.LINE_AA)

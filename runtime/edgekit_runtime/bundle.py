@@ -1,9 +1,8 @@
 """Bundles: a directory or one `.edgekit` zip, verified before any native parser sees a byte of it.
 
-`open_bundle` checks the whole bundle against its manifest: nothing missing, nothing unlisted, no links, no
-paths that leave the bundle, every size and SHA-256 as stated. Reads are bounded by the sizes in the manifest,
-so a zip bomb costs no memory. `Bundle.read` checks again the very bytes that it returns, and engines are
-opened from those bytes: a file changed after verification cannot slip in.
+Nothing missing, nothing unlisted, no links, no paths that leave it, every size and SHA-256 as stated; reads are bounded
+by these sizes. `Bundle.read` checks again the bytes that it returns, from which engines are opened: a file that is
+changed after verification cannot slip in.
 """
 
 from __future__ import annotations
@@ -98,25 +97,24 @@ def peek_manifest(path: str | Path, *, key: Path | None = None) -> Manifest:
 def _read_manifest(
     path: Path, container: _Container, sizes: Mapping[str, int], key: Path | None
 ) -> tuple[bytes, Manifest, Signature | None]:
-    if MANIFEST not in sizes:
+    text = _small(path, container, sizes, MANIFEST, MAX_MANIFEST_BYTES)
+    if text is None:
         raise _no_bundle(path)
-    if sizes[MANIFEST] > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path}: {MANIFEST} has {sizes[MANIFEST]} bytes, which no manifest needs.")
-    with container.open(MANIFEST) as file:
-        text = _bounded(file, MAX_MANIFEST_BYTES)
-    signature = _signature(path, container, sizes)
+    signed = _small(path, container, sizes, SIGNATURE, MAX_SIGNATURE_BYTES)
+    signature = None if signed is None else Signature.from_json(signed, f"{path}/{SIGNATURE}")
     if key is not None:
         check_signature(text, signature, key, str(path))
     return text, Manifest.from_json(text, f"{path}/{MANIFEST}"), signature
 
 
-def _signature(path: Path, container: _Container, sizes: Mapping[str, int]) -> Signature | None:
-    if SIGNATURE not in sizes:
+def _small(path: Path, container: _Container, sizes: Mapping[str, int], name: str, most: int) -> bytes | None:
+    """A file that says something of the others; None where there is none."""
+    if name not in sizes:
         return None
-    if sizes[SIGNATURE] > MAX_SIGNATURE_BYTES:
-        raise BundleError(f"{path}: {SIGNATURE} has {sizes[SIGNATURE]} bytes, which no signature needs.")
-    with container.open(SIGNATURE) as file:
-        return Signature.from_json(_bounded(file, MAX_SIGNATURE_BYTES), f"{path}/{SIGNATURE}")
+    if sizes[name] > most:
+        raise BundleError(f"{path}: {name} has {sizes[name]} bytes, which it never needs.")
+    with container.open(name) as file:
+        return _bounded(file, most)
 
 
 def locate_bundle(path: str | Path) -> Path:

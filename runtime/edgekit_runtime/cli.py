@@ -10,6 +10,7 @@ import argparse  # noqa: E402  (the clock of the first result starts before the 
 import json  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from edgekit_runtime import __version__  # noqa: E402
 from edgekit_runtime.errors import EdgekitError, UsageError  # noqa: E402
-from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr  # noqa: E402
+from edgekit_runtime.events import LOG_FORMATS, announce, log_to_stderr, say  # noqa: E402
 
 if TYPE_CHECKING:
     from edgekit_runtime.app import Ready
@@ -64,11 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return explain(error, _PROGRAM, log_format)
 
 
-def program() -> NoReturn:
-    """The command as a process of its own."""
-    leave(main())
-
-
 # Threads that may be in native code for long; of others none outlives a run.
 _LASTING = ("bundles", "inference", "opening", "source ")
 
@@ -76,8 +72,7 @@ _LASTING = ("bundles", "inference", "opening", "source ")
 def leave(status: int) -> NoReturn:
     """Ends the process with that status, also while an engine or a driver works in a thread that nobody could wait for.
 
-    A native call that returns while Python is being taken down has its thread ended within frames of C++, which aborts
-    the process: where such a thread is alive, nothing is taken down.
+    A native call that returns while Python is taken down aborts the process: then nothing is taken down.
     """
     if any(thread.name.startswith(_LASTING) for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
@@ -134,11 +129,12 @@ def _run(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from edgekit_runtime.prepare import prepare
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the builder is told
     done = prepare(options.bundle, key=options.key, watch=Progress().building)
     for each in done:
         where = each.path or "in the bundle"
         took = "ready before" if each.was_there else f"built in {each.seconds:.0f} s"
-        announce("message", f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}")
+        say(f"{each.variant.engine} {each.variant.precision} for {each.gpu}: {took}: {where}")
     if options.json:
         prepared = [
             {
@@ -172,7 +168,7 @@ class Progress:
         announce("ready", "\n".join(lines), **what.to_dict())
 
     def stats(self, stats: Stats) -> None:
-        trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}"
+        trouble = "" if stats.state == "running" else f"   {stats.state}: {stats.reason}".rstrip(": ")
         line = f"{stats.frames} frames   {stats.fps:.1f} fps   age {stats.age_p50_ms:.0f} ms{trouble}"
         self._say("stats", line, **stats.to_dict())
 
@@ -259,6 +255,3 @@ def _positive(text: str) -> int:
 
 _natural.__name__ = "camera number"
 _positive.__name__ = "number of frames"
-
-if __name__ == "__main__":
-    program()

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.modality import Kind, Modality, Taxonomy
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+WHITE = (255, 255, 255)
 Picture = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 Span = tuple[float, float]
@@ -91,6 +93,18 @@ def depth_bgr(depth: Array, span: Span) -> Picture:
     if not valid.all():
         bgr[~valid] = 0
     return bgr
+
+
+def caption(picture: Picture, text: str, scale: float) -> None:
+    """Writes lines at the top left of uint8 `(H, W, 3)`, in place, on a ground dark enough to read white on."""
+    lines = text.splitlines()
+    sizes = [cv2.getTextSize(line, FONT, scale, 1)[0] for line in lines]
+    height = max(high for _, high in sizes)
+    pad, row = height // 2 + 1, 2 * height + 4
+    ground = picture[: row * len(lines), : max(wide for wide, _ in sizes) + 2 * pad]
+    np.right_shift(ground, 2, out=ground)
+    for number, line in enumerate(lines):
+        cv2.putText(picture, line, (pad, number * row + height + pad), FONT, scale, WHITE, 1, cv2.LINE_AA)
 
 
 def _flow(flow: Array, span: Span | None) -> Picture:

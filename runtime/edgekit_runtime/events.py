@@ -1,8 +1,5 @@
 """What happens while a loop runs, said once: a line for a person, or a line of JSON for a collector of logs.
 
-    {"time": "2026-05-01T12:00:00.123Z", "level": "warning", "event": "state", "message": "stalled: no frame for 1 s",
-     "state": "stalled", "reason": "no frame for 1 s"}
-
 `event` is one of `ready`, `stats`, `done`, `failed`, `state`, `engine_failed`, `engine_reopened`, `engine_replaced`,
 `bundle_swapped`, `bundle_refused`, `bundle_lost`, `skipping`, `input_reduced`, `input_restored`, or `message` for
 everything else.
@@ -24,6 +21,14 @@ _LOG = logging.getLogger("edgekit_runtime")
 def announce(event: str, message: str, *, level: int = logging.INFO, **facts: Any) -> None:
     """Says something; `facts` (what JSON can hold) stand in the JSON line only."""
     _LOG.log(level, "%s", message, extra={"event": event, "facts": facts})
+
+
+def say(message: str) -> None:
+    announce("message", message)
+
+
+def warn(message: str, event: str = "message", **facts: Any) -> None:
+    announce(event, message, level=logging.WARNING, **facts)
 
 
 def log_to_stderr(log_format: str) -> None:

@@ -57,8 +57,7 @@ def digest_bytes(data: bytes) -> FileEntry:
 def digest_stream(read: Callable[[int], bytes], limit: int | None = None) -> FileEntry:
     """Size and SHA-256 of what `read(n)` returns until it is empty, in constant memory.
 
-    With `limit`, reading stops as soon as more than that many bytes have come: the size then says so
-    (it is greater than `limit`), and no hostile stream is read to its end.
+    Reading stops when more than `limit` bytes have come, and the size is greater then.
     """
     sha256, size = hashlib.sha256(), 0
     while block := read(BLOCK):

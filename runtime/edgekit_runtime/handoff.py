@@ -29,9 +29,8 @@ def in_background(name: str, work: Callable[[], T]) -> Future[T]:
 class Handoff(Generic[T]):
     """At most `capacity` items between one giver and one taker.
 
-    Files are handed over with `put`, which waits and loses nothing; live pictures with `offer`, which never waits
-    and drops the oldest, so that the taker always finds the newest. After `close` the taker still gets what is
-    there, then None.
+    `put` waits and loses nothing; `offer` never waits and drops the oldest, so that the taker finds the newest. After
+    `close` the taker still gets what is there, then None.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from edgekit_runtime.bundle import locate_bundle
 from edgekit_runtime.errors import BundleError, EdgekitError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import warn
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.manifest import MANIFEST, Manifest
 from edgekit_runtime.model import Model
@@ -71,8 +70,10 @@ def _look_at(watched: _Watched, stop: threading.Event) -> None:
     except Exception as error:  # whatever it is, the old one goes on
         _refuse(watched.path, str(error.args[0]) if isinstance(error, EdgekitError) else repr(error))
         return
-    reason = _other_terms(watched.inference.model.manifest, model.manifest)
-    if reason or stop.is_set():
+    running = watched.inference.model
+    reason = _other_terms(running.manifest, model.manifest)
+    # The manifest has the hash of every file: the same text is the same bundle, touched or copied once more.
+    if reason or stop.is_set() or model.bundle.text == running.bundle.text:
         model.close()
         if reason:
             _refuse(watched.path, f"{reason}: start again to run it")
@@ -83,7 +84,7 @@ def _look_at(watched: _Watched, stop: threading.Event) -> None:
 def _refuse(path: str | Path, reason: str) -> None:
     reason = reason.rstrip(".")
     message = f"The new bundle at {path} is refused, the old one goes on. {reason}."
-    announce("bundle_refused", message, level=logging.WARNING, bundle=str(path), reason=reason)
+    warn(message, "bundle_refused", bundle=str(path), reason=reason)
 
 
 def _stamp(path: str | Path) -> _Stamp | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgekit_runtime.errors import EdgekitError, EngineError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import announce, warn
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.model import Flight, Model, Result
 from edgekit_runtime.sources.base import Frame, SourceState
@@ -200,7 +200,7 @@ class Inference:
         first, self._failed_at = now - self._failed_at > _FORGOTTEN_S, now
         self.failures += 1
         self._trouble = reason
-        announce("engine_failed", f"{reason}; it is opened again." if first else f"{reason}.", level=logging.WARNING)
+        warn(f"{reason}; it is opened again." if first else f"{reason}.", "engine_failed")
         self._task = _Task(now, _OPENING_S)
         replacement: Model | None = None
         if first:

@@ -1,8 +1,7 @@
 """The live loop: capture, inference and display overlap; live pictures stay fresh, files lose no frame.
 
-Three threads at most, and one more for every bundle beside the first: the source's own, one for inference, and the
-caller's, which draws and feeds the sinks (windows want the main thread). Between them are hand-offs that hold one or
-two items and no more.
+The source's thread, one for the inference of each bundle, and the caller's, which draws and feeds the sinks (windows
+want the main thread), with hand-offs of one or two items between them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from edgekit_runtime.events import announce
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.model import Model, Result
-from edgekit_runtime.overlay import Overlay, Status
+from edgekit_runtime.overlay import Overlay, Status, View
 from edgekit_runtime.quality import Quality
 from edgekit_runtime.sinks.base import Sink
 from edgekit_runtime.smoothing import Smoothing
@@ -26,6 +25,7 @@ from edgekit_runtime.sources.base import Frame, Source, SourceState
 from edgekit_runtime.stats import Backlog, Meter, Stats
 
 _POLL_S = 0.1
+_PAUSED_S = 0.03  # between two looks whether it goes on
 _REPORT_S = 1.0
 _JOIN_S = 1.0
 # Files can wait: a bundle that was built for throughput works on several of their frames.
@@ -38,8 +38,8 @@ class Loop:
     Models `beside` it run on the same source, each at its own pace; results carry the newest of theirs. Opens and
     closes nothing that it was given, but an engine that fails, which is opened again, then replaced (`inference.py`) by
     one that `engine`, if given, allows. `smoothing`, if given, steadies the labels. `overlay` None hands the bare
-    frames to the sinks. `on_stats` is called about once a second. `started` (`time.monotonic()`) is where the time to
-    the first result counts from.
+    frames to the sinks. While `view` is paused, nothing is shown. `on_stats` is called about once a second. `started`
+    (`time.monotonic()`) is where the time to the first result counts from.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Loop:
         engine: str | None = None,
         smoothing: Smoothing | None = None,
         overlay: Overlay | None = None,
+        view: View | None = None,
         frames: int | None = None,
         stop: threading.Event | None = None,
         on_stats: Callable[[Stats], None] | None = None,
@@ -62,6 +63,7 @@ class Loop:
         self._sinks = sinks
         self._smoothing = smoothing
         self._overlay = overlay
+        self._view = view or View()
         self._wanted = frames
         self._stop = stop or threading.Event()
         self._on_stats = on_stats
@@ -95,7 +97,8 @@ class Loop:
         next_report = time.monotonic() + _REPORT_S
         try:
             while not self._stop.is_set() and self._meter.frames != self._wanted:
-                result = self._results.get(_POLL_S)
+                paused = self._view.paused and not self._stop.wait(_PAUSED_S)
+                result = None if paused else self._results.get(_POLL_S)
                 if result is not None:
                     self._show(result)
                 elif self._results.exhausted:
@@ -120,7 +123,7 @@ class Loop:
         """The figures so far; a finished loop is `ended`, with the reason if it was told to stop."""
         state, reason = self._state()
         if ended:
-            state, reason = SourceState.ENDED, "stopped" if self._stop.is_set() else ""
+            state, reason = SourceState.ENDED, "stopped" if self._stop.is_set() else self._source.reason
         return replace(
             self._meter.stats(self._dropped, state.value, reason),
             engine_failures=sum(each.failures for each in self.inferences),
@@ -133,7 +136,9 @@ class Loop:
         return self._source.dropped + (self._results.dropped if self._source.live else 0)
 
     def _state(self) -> tuple[SourceState, str]:
-        """The source's, unless the engine has more to complain of."""
+        """The source's, unless somebody has paused it, or the engine has more to complain of."""
+        if self._view.paused:
+            return SourceState.PAUSED, ""
         return self._first.trouble or (self._source.state, self._source.reason)
 
     def _take(self) -> Frame | None:
@@ -180,7 +185,7 @@ class Loop:
     def _report(self) -> None:
         for inference in self.inferences:
             inference.watch()
-        if self._source.live:
+        if self._source.live and not self._view.paused:
             share = self._backlog.look(self._meter.frames, self._dropped)
             if share is not None:
                 self._announce_backlog(share)
@@ -204,6 +209,6 @@ class Loop:
         if state is self._said:
             return
         self._said = state
-        level = logging.INFO if state is SourceState.RUNNING else logging.WARNING
+        level = logging.INFO if state in (SourceState.RUNNING, SourceState.PAUSED) else logging.WARNING
         message = f"{state.value}: {reason}" if reason else state.value
         announce("state", message, level=level, state=state.value, reason=reason)

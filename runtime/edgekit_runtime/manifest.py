@@ -1,7 +1,6 @@
 """`manifest.json`: everything that a bundle says about itself.
 
-The toolkit writes it, the runtime trusts nothing in it before `Manifest.from_json` has checked it. Paths are
-relative to the bundle's root, with forward slashes; every file of the bundle is listed with size and SHA-256.
+Paths are relative to the bundle's root, with forward slashes; every file is listed with size and SHA-256.
 
 Deploy graph (one contract for all variants): input uint8 `[1, H, W, 3]` BGR; output `labels` uint8 `[1, h, w]`
 class ids; optional output `depth` float `[1, h, w]`, scaled as its modality states.

@@ -54,12 +54,7 @@ class Taxonomy:
         return len(self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "classes": list(self.classes),
-            "colours": [list(colour) for colour in self.colours],
-            "ignore": self.ignore,
-        }
+        return {**vars(self), "classes": list(self.classes), "colours": [list(colour) for colour in self.colours]}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Taxonomy:
@@ -118,14 +113,10 @@ class Modality:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name,
+            **vars(self),
             "kind": self.kind.value,
-            "channels": self.channels,
-            "dtype": self.dtype,
             "range": list(self.range) if self.range else None,
-            "unit": self.unit,
             "taxonomy": self.taxonomy.to_dict() if self.taxonomy else None,
-            "truth": self.truth,
         }
 
     @classmethod

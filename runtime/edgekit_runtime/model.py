@@ -81,6 +81,11 @@ class Model:
         self._depth = _first_of(Kind.DEPTH, bundle.manifest)
 
     @property
+    def bundle(self) -> Bundle:
+        """The bundle that was opened, in the size that runs."""
+        return self._bundle
+
+    @property
     def manifest(self) -> Manifest:
         return self._bundle.manifest
 

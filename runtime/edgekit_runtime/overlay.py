@@ -12,17 +12,23 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.beside import Depth, Insets, depth_modality, depth_of
-from edgekit_runtime.colour import Span, depth_bgr, depth_span, far_is_high, follow, lookup
+from edgekit_runtime.colour import (
+    FONT,
+    WHITE,
+    Picture,
+    Span,
+    caption,
+    depth_bgr,
+    depth_span,
+    far_is_high,
+    follow,
+    lookup,
+)
 from edgekit_runtime.manifest import Manifest
 from edgekit_runtime.modality import Taxonomy
 from edgekit_runtime.model import Result
 
-Picture = npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
-
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WHITE: Colour = (255, 255, 255)
-_ALERT: Colour = (60, 60, 230)
+_ALERT = (60, 60, 230)
 
 
 @dataclass
@@ -99,7 +105,8 @@ class Overlay:
             self._draw_legend(self._panel, result.labels)
         if result.beside:
             self._insets.draw(self._buffer, result.beside)
-        self._draw_status(status)
+        line = f"{status.fps:.0f} fps   {status.age_ms:.0f} ms   {status.engine}"
+        caption(self._buffer, line, font_scale(self._buffer.shape[0]))
         return self._buffer
 
     def _shown_depth(self, result: Result) -> Depth | None:
@@ -134,26 +141,17 @@ class Overlay:
         if area.shape == panel.picture.shape:
             cv2.addWeighted(area, 0.35, panel.picture, 1.0, 0, dst=area)
         counts = np.bincount(labels.ravel(), minlength=256)
-        for count, baseline in zip(counts, panel.baselines, strict=False):
-            text = f"{100 * count / labels.size:3.0f}%"
+        for number, baseline in enumerate(panel.baselines):
+            text = "off" if number in self.view.hidden else f"{100 * counts[number] / labels.size:3.0f}%"
             where = panel.left + panel.numbers_x, panel.top + baseline
-            cv2.putText(self._buffer, text, where, _FONT, panel.font_scale, _WHITE, 1, cv2.LINE_AA)
-
-    def _draw_status(self, status: Status) -> None:
-        scale = _font_scale(self._buffer.shape[0])
-        text = f"{status.fps:.0f} fps   {status.age_ms:.0f} ms   {status.engine}"
-        (width, height), _ = cv2.getTextSize(text, _FONT, scale, 1)
-        pad = height // 2 + 1
-        ground = self._buffer[: height + 2 * pad + 2, : width + 2 * pad]
-        np.right_shift(ground, 2, out=ground)  # a quarter as bright: white can be read on it
-        cv2.putText(self._buffer, text, (pad, height + pad), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+            cv2.putText(self._buffer, text, where, FONT, panel.font_scale, WHITE, 1, cv2.LINE_AA)
 
 
 def alerted(picture: Picture, text: str) -> Picture:
     """The picture darkened, with the reason why it is not a live one."""
     image = np.right_shift(picture, 2)
-    scale = 1.6 * _font_scale(image.shape[0])
-    cv2.putText(image, text, (int(16 * scale), image.shape[0] // 2), _FONT, scale, _ALERT, 2, cv2.LINE_AA)
+    scale = 1.6 * font_scale(image.shape[0])
+    cv2.putText(image, text, (int(16 * scale), image.shape[0] // 2), FONT, scale, _ALERT, 2, cv2.LINE_AA)
     return image
 
 
@@ -163,8 +161,8 @@ def _legend(taxonomy: Taxonomy, frame_height: int) -> _Panel:
     top = max(frame_height // 11, 8)
     row = max(min(frame_height // 26, (frame_height - top - 3 * margin) // len(taxonomy)), 4)
     scale = row / 42
-    name_width = max(cv2.getTextSize(name, _FONT, scale, 1)[0][0] for name in taxonomy.classes)
-    number_width = cv2.getTextSize("100%", _FONT, scale, 1)[0][0]
+    name_width = max(cv2.getTextSize(name, FONT, scale, 1)[0][0] for name in taxonomy.classes)
+    number_width = cv2.getTextSize("100%", FONT, scale, 1)[0][0]
     names_x = row + 2 * margin
     numbers_x = names_x + name_width + margin
     picture = np.zeros((row * len(taxonomy) + 2 * margin, numbers_x + number_width + margin, 3), np.uint8)
@@ -173,9 +171,9 @@ def _legend(taxonomy: Taxonomy, frame_height: int) -> _Panel:
         y = margin + number * row
         cv2.rectangle(picture, (margin, y + row // 6), (margin + row, y + row - row // 6), (blue, green, red), -1)
         baselines.append(y + round(row * 0.75))
-        cv2.putText(picture, name, (names_x, baselines[-1]), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+        cv2.putText(picture, name, (names_x, baselines[-1]), FONT, scale, WHITE, 1, cv2.LINE_AA)
     return _Panel(picture, margin, top, tuple(baselines), numbers_x, scale)
 
 
-def _font_scale(height: int) -> float:
+def font_scale(height: int) -> float:
     return max(height / 1000, 0.35)

@@ -4,7 +4,6 @@ larger one back when there has been time for it for long.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from concurrent.futures import Future, wait
 import numpy as np
 
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import warn
 from edgekit_runtime.handoff import in_background
 from edgekit_runtime.inference import Inference
 from edgekit_runtime.manifest import Variant
@@ -91,7 +90,7 @@ class Quality:
             except Exception as error:  # whatever it is, this size goes on
                 self._failed = True
                 reason = str(error.args[0]) if isinstance(error, EdgekitError) else repr(error)
-                announce("message", f"The network stays at its size: {reason}", level=logging.WARNING)
+                warn(f"The network stays at its size: {reason}")
                 return
             if self._stopped:
                 model.close()

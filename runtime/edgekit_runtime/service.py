@@ -1,13 +1,11 @@
 """`edgekit-run service`: the same command at every start of the machine, kept running by systemd.
 
-A program that systemd started tells it that it is ready, and now and then that it is alive: by sd_notify(3), texts to
-the socket that `NOTIFY_SOCKET` names.
+What systemd started tells it that it is ready and alive, as sd_notify(3) has it.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import shutil
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit_runtime.errors import EdgekitError, UsageError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import say, warn
 from edgekit_runtime.files import whole
 from edgekit_runtime.sources.uri import redact
 
@@ -189,7 +187,7 @@ def _service(options: argparse.Namespace, rest: Sequence[str]) -> Service:
         parse_uri(run.source)
     check_sinks(run.sink or [])
     if redact(" ".join(rest)) != " ".join(rest):
-        announce("message", "The password in it stands in the unit, for everybody who may see what runs here.")
+        say("The password in it stands in the unit, for everybody who may see what runs here.")
     sinks = [] if run.sink else ["--sink", "web"]  # at a start of the machine there is no screen
     command = (sys.executable, "-m", "edgekit_runtime", *rest, *sinks)
     folder = Path.cwd()
@@ -216,11 +214,11 @@ def _install(service: Service) -> int:
     except EdgekitError:
         service.path.unlink(missing_ok=True)
         raise
-    announce("message", f"{service.path} is installed and runs.")
+    say(f"{service.path} is installed and runs.")
     if not service.system:
-        announce("message", "To have it run without a login: sudo loginctl enable-linger $USER")
+        say("To have it run without a login: sudo loginctl enable-linger $USER")
     scope = "" if service.system else " --user"
-    announce("message", f"What it says: journalctl{scope} -u {service.name} -f")
+    say(f"What it says: journalctl{scope} -u {service.name} -f")
     return 0
 
 
@@ -231,12 +229,12 @@ def _uninstall(name: str, system: bool) -> int:
     try:
         _systemctl(system, "disable", "--now", f"{name}.service")
     except EdgekitError as error:
-        announce("message", str(error.args[0]), level=logging.WARNING)
+        warn(str(error.args[0]))
     try:
         path.unlink()
     except OSError as error:
         raise EdgekitError(f"{path} cannot be removed: {error.strerror or error}.", hint="sudo?") from error
-    announce("message", f"{path} is removed.")
+    say(f"{path} is removed.")
     with suppress(EdgekitError):
         _systemctl(system, "daemon-reload")
     return 0

@@ -1,8 +1,7 @@
 """Who built a bundle: an Ed25519 signature (RFC 8032) of the manifest, which holds the hash of every other file.
 
 It lies beside the manifest as `manifest.sig`, JSON: `algorithm`, and in base64 the public `key` (32 bytes) and the
-`signature` (64 bytes). Whoever has altered a bundle could sign it anew, so it says something only to those who hold
-the public key from elsewhere. The cryptography is that of the package cryptography.
+`signature` (64 bytes). It says something only to those who hold the public key from elsewhere.
 """
 
 from __future__ import annotations

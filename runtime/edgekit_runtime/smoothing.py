@@ -1,8 +1,7 @@
 """Labels that flicker less: a class has to be seen twice, where the picture went on as it was, before it is shown.
 
-What was shown is carried along optical flow (dense inverse search at a width of 160, Kroeger et al., ECCV 2016) to
-where it is now; where the picture is not what the flow says, as behind something that moved on or after a cut, the new
-class is taken at once. Without the flow, this costs accuracy as soon as the camera moves; docs/results.md has figures.
+What was shown is carried along optical flow (dense inverse search, Kroeger et al., ECCV 2016) to where it is now; where
+the picture is not what the flow says, the new class is taken at once.
 """
 
 from __future__ import annotations

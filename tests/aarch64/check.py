@@ -67,7 +67,10 @@ def check_tools() -> None:
             raise EdgekitError(f"There is no {tool} here.", hint=install)
     registered = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
     if not registered.exists():
+        # As in a container, where the packages found nothing to register with.
         subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", registered.parent], check=False)
+        if shutil.which("update-binfmts") is not None:
+            subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
     if not registered.exists():
         hint = f"{install}; in a container the host has to have them"
         raise EdgekitError("The kernel does not run arm64 programs through QEMU (binfmt_misc).", hint=hint)

@@ -252,7 +252,7 @@ def test_a_zip_bomb_that_lies_about_its_size_costs_no_memory(tmp_path: Path):
 def test_a_manifest_without_end(folder: Path):
     with (folder / MANIFEST).open("wb") as file:
         file.truncate(1 << 30)
-    refused(folder, "which no manifest needs")
+    refused(folder, "which it never needs")
 
 
 def test_a_manifest_nested_without_end(folder: Path):

@@ -130,6 +130,20 @@ def test_a_bad_bundle_is_refused_once_and_the_old_one_goes_on(path: Path, events
     assert it.stats.bundle_swaps == 1
 
 
+def test_one_that_was_only_touched_or_copied_once_more_is_not_new(path: Path, events: list):
+    with running(path) as it:
+        for _ in range(2):
+            path.touch()
+            time.sleep(6 * POLL_S)
+            path.with_name("copy").write_bytes(path.read_bytes())
+            path.with_name("copy").replace(path)
+            time.sleep(20 * POLL_S)
+        replace_by(path, name="new")
+        wait_for(lambda: it.model.manifest.name == "new")
+    assert it.stats.bundle_swaps == 1
+    assert [event for event, _ in events] == ["bundle_swapped"]
+
+
 def test_one_with_other_classes_is_refused(path: Path, events: list):
     other = replace(TAXONOMY, classes=("dark", "blue", "green", "crimson"))
     with running(path) as it:

@@ -17,6 +17,8 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from pattern_number import read_number
 
@@ -210,3 +212,26 @@ def test_a_file_on_a_server_has_an_end(clip: Path) -> None:
 def test_pauses_grow() -> None:
     assert list(base.PAUSES_S) == sorted(base.PAUSES_S)
     assert base.PAUSES_S[-1] <= 5
+
+
+class _Whole(SimpleHTTPRequestHandler):
+    """Sends no parts of files."""
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+def test_a_clip_with_its_index_at_the_end_is_told_how_to_be_sent(tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "late.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 30, (640, 360))
+    for _ in range(30):
+        writer.write(np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8))
+    writer.release()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Whole, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(SourceError) as caught, open_source(f"http://127.0.0.1:{server.server_port}/late.mp4"):
+            pass
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "-movflags +faststart" in caught.value.hint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +162,31 @@ def test_a_truncated_avi_yields_what_is_there(real: Path, tmp_path: Path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with open_source(cut) as source:
         assert 0 < sum(1 for _ in source) < 374
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg here (apt install ffmpeg)")
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
+def test_a_clip_that_was_cut_short_says_so_when_it_ends(
+    clip: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+):
+    whole, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
+    codec = ["-c:v", "mjpeg"] if kind == "avi" else ["-c", "copy", "-movflags", "+faststart"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", clip, *codec, whole], check=True)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with open_source(whole) as source:
+        assert (sum(1 for _ in source), source.reason, caplog.messages) == (221, "", [])
+    with open_source(cut) as source:
+        assert 80 < sum(1 for _ in source) < 140
+        assert re.fullmatch(r"4\.\d s of 8\.\d s could be read", source.reason)
+    assert caplog.messages == [f"{cut} is cut short or damaged: {source.reason}."]
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg here (apt install ffmpeg)")
+def test_a_clip_whose_edit_list_shows_a_part_of_it_is_whole(clip: Path, tmp_path: Path):
+    part = tmp_path / "part.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-ss", "2.3", "-i", clip, "-c", "copy", part], check=True)
+    with open_source(part) as source:
+        assert (sum(1 for _ in source), source.reason) == (163, "")
 
 
 @pytest.mark.parametrize(

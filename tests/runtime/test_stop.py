@@ -66,6 +66,28 @@ def plays(path: Path) -> bool:
         return sum(1 for _ in recording) > 0
 
 
+@pytest.mark.parametrize("program", ["edgekit_runtime", "edgekit"])
+def test_while_its_modules_are_being_imported(program: str):
+    """Ctrl-C, wherever it falls: quietly, with the status of an interruption. What Python says before it has come to
+    the program's first file is Python's own.
+    """
+    arguments = ["run", "--bundle", "none.edgekit"] if program == "edgekit" else ["none.edgekit"]
+    command = [sys.executable, "-m", program, *arguments, "--source", "test:", "--sink", "null"]
+    heard = 0
+    for delay_ms in range(20, 400, 15):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
+            time.sleep(delay_ms / 1e3)
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+        if process.returncode == 130:
+            heard += 1
+            assert said == "" or (program == "edgekit" and said.startswith("Interrupted."))
+        assert f"/{program}/" not in said, f"after {delay_ms} ms:\n{said}"
+        if "no bundle" in said:  # it was faster
+            break
+    assert heard
+
+
 def test_while_it_is_being_opened(small_bundle: Path):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and says nothing
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/stream"

@@ -24,8 +24,7 @@ from edgekit_runtime import EngineError, load
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.cli import main
 from edgekit_runtime.engines import installed
-from edgekit_runtime.engines.tensorrt import RTX, Library, cuda, load_library
-from edgekit_runtime.engines.tensorrt.builder import build_plan
+from edgekit_runtime.engines.tensorrt import RTX, Library, build_plan, cuda, load_library
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu
 from edgekit_runtime.engines.tensorrt.engine import TensorRtEngine, find_plan, open_variant
 from edgekit_runtime.manifest import Variant

@@ -100,3 +100,13 @@ def test_any_text_is_parsed_or_refused(text: str):
 )
 def test_no_password_survives(scheme: str, password: str):
     assert password not in redact(f"{scheme}user:{password}@camera.example/live").removeprefix(scheme)
+
+
+def test_a_size_that_is_too_small_is_told_what_is_allowed():
+    with pytest.raises(UsageError, match="each from 16 to 8192, not '7x5'"):
+        parse_uri("test:?size=7x5").size((0, 0))
+
+
+def test_defaults_add_options_and_nothing_else():
+    assert parse_uri("camera:0").with_defaults({}) == "camera:0"
+    assert parse_uri("camera:0?fps=15").with_defaults({"fps": "30", "size": "64x48"}) == "camera:0?fps=15&size=64x48"

@@ -170,6 +170,25 @@ def test_other_machines_need_the_token() -> None:
         assert ask(sink, "/state", Cookie="\x01;;==")[0] == 403
 
 
+def test_a_token_of_ones_own_lasts_and_is_in_no_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "a-token-that-lasts"
+    monkeypatch.setenv("EDGEKIT_TOKEN", token)
+    with caplog.at_level("INFO", "edgekit_runtime"), serving("0.0.0.0:0") as sink:
+        assert ask(sink, "/metrics", Authorization=f"Bearer {token}")[0] == 200
+        assert ask(sink, "/metrics", Authorization="Bearer another")[0] == 403
+        assert ask(sink, f"/?token={token}")[0] == 303
+    assert token not in caplog.text
+    assert "/?token=$EDGEKIT_TOKEN" in caplog.text
+    for weak in ("short", "a b c d e f g h i j k l", "x" * 15 + ";"):
+        monkeypatch.setenv("EDGEKIT_TOKEN", weak)
+        with pytest.raises(UsageError, match="at least 16 letters") as caught:
+            open_sink("web:0.0.0.0:0", SinkContext())
+        assert weak not in str(caught.value)
+    open_sink("web:0", SinkContext()).close()  # nobody needs one on this machine
+
+
 def test_loopback_is_what_is_bound_unless_a_host_is_named() -> None:
     with serving() as sink:
         assert sink.address.startswith("http://127.0.0.1:")
@@ -239,16 +258,35 @@ def test_snapshot_and_recording_are_made_where_the_program_was_started(
     assert abs(int(reader.read()[1].mean()) - 120) < 6
 
 
-def test_a_pause_holds_files_and_ends_with_the_program() -> None:
-    view = View(paused=True)
-    with serving(view=view, live=False) as sink:
-        writer = threading.Thread(target=sink.write, args=(picture(1), result()))
-        writer.start()
-        writer.join(0.2)
-        assert writer.is_alive()
+def test_a_pause_is_one_of_the_loop_and_its_last_picture_may_be_saved(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stop, view = threading.Event(), View()
+    with (
+        load(small_bundle) as model,
+        open_source("test:?fps=0&size=96x64") as source,
+        serving(view=view, live=False) as sink,
+        sink._board.watched_from(),
+    ):
+        loop = Loop(model, source, [sink], stop=stop, view=view)
+        thread = threading.Thread(target=loop.run)
+        thread.start()
+        wait_for(lambda: loop.stats().frames > 5)
+        assert ask(sink, "/view", "POST", {"paused": True}, X_Edgekit="1")[0] == 204
+        wait_for(lambda: json.loads(ask(sink, "/state")[1])["state"] == "paused")
+        frames = loop.stats().frames
+        text = ask(sink, "/metrics")[1]
+        assert b"\nedgekit_paused 1\n" in text
+        assert b"\nedgekit_up 1\n" in text
+        assert ask(sink, "/snapshot", "POST", {}, X_Edgekit="1")[0] == 204
+        wait_for(lambda: list(tmp_path.glob("edgekit-*.png")))
+        assert (loop.stats().frames, loop.stats().state) == (frames, "paused")
         view.paused = False
-        writer.join(2)
-        assert not writer.is_alive()
+        wait_for(lambda: json.loads(ask(sink, "/state")[1])["state"] == "running")
+        wait_for(lambda: loop.stats().frames > frames)
+        stop.set()
+        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -314,6 +352,10 @@ def test_a_browser_shows_picture_legend_and_figures(small_bundle: Path, tmp_path
             assert page.text("legend").startswith("dark")
             assert all(name in page.text("legend") for name in TAXONOMY.classes)
             assert re.fullmatch(r"\d+ %", page.text("share0"))
+            for state in ("paused", "running"):
+                page.press("pause")
+                page.until(f"document.getElementById('state').textContent == '{state}'")
+                assert page.run("document.getElementById('state').className") == state
         finally:
             process.terminate()
             process.wait(10)

@@ -32,8 +32,7 @@ from edgekit_experts.taxonomies import DRONESCAPES
 from edgekit_runtime import EngineError, load
 from edgekit_runtime.bundle import open_bundle
 from edgekit_runtime.engines import installed
-from edgekit_runtime.engines.tensorrt import RTX, load_library
-from edgekit_runtime.engines.tensorrt.builder import build_plan
+from edgekit_runtime.engines.tensorrt import RTX, build_plan, load_library
 from edgekit_runtime.errors import BuildError, BundleError, ProfileError
 from edgekit_runtime.modality import Kind, Modality
 from edgekit_student.checkpoint import CheckpointConfig

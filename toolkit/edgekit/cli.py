@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -30,7 +30,6 @@ from edgekit.commands import (
     view,
 )
 from edgekit.console import console
-from edgekit_runtime.cli import leave
 from edgekit_runtime.errors import EdgekitError
 
 INTERRUPTED = 130
@@ -91,11 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             console.print_exception(show_locals=False)
         return _explain(error)
-
-
-def program() -> NoReturn:
-    """The command as a process of its own."""
-    leave(main())
 
 
 def _after_interruption(command: str) -> str:

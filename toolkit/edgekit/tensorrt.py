@@ -20,8 +20,7 @@ from edgekit.exportable import Exportable
 from edgekit.material import Material
 from edgekit.quantise import WAYS, quantise_network
 from edgekit.targets import EngineName, Precision
-from edgekit_runtime.engines.tensorrt import RTX, load_library
-from edgekit_runtime.engines.tensorrt.builder import build_plan
+from edgekit_runtime.engines.tensorrt import RTX, build_plan, load_library
 from edgekit_runtime.errors import BuildError, EngineError
 
 

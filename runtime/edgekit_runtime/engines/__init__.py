@@ -163,26 +163,31 @@ def check_settings(variant: Variant, allowed: Collection[str]) -> None:
         raise EngineError(f"the manifest sets {', '.join(unknown)}, which a bundle may not")
 
 
-def check_shapes(bundle: Bundle, variant: Variant, found: Mapping[str, tuple[int, ...]]) -> None:
-    """Compares input and outputs of the opened model with the manifest. Raises EngineError.
+def check_ports(specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]) -> None:
+    """Compares shapes, and element types that are known, of a model's inputs and outputs by name with the manifest's.
 
-    `found` has the model's shapes by tensor name; what the manifest does not name is ignored.
+    What the manifest does not name is ignored. Raises EngineError.
     """
-    spec: TensorSpec
-    for spec in (bundle.manifest.input, *bundle.manifest.outputs):
-        if spec.name not in found:
-            raise EngineError(f"{variant.model} has no tensor named {spec.name!r}, which the manifest promises.")
-        if found[spec.name] != spec.shape:
+    for spec in specs:
+        if spec.name not in shapes:
+            raise EngineError(f"the graph has no tensor named {spec.name!r}, which the manifest promises")
+        shape, dtype = shapes[spec.name], dtypes.get(spec.name, spec.dtype)
+        if (shape, dtype) != (spec.shape, spec.dtype):
             raise EngineError(
-                f"{variant.model}: {spec.name!r} is {list(found[spec.name])}, the manifest says {list(spec.shape)}."
+                f"{spec.name!r} is {dtype} {list(shape)}, the manifest says {spec.dtype} {list(spec.shape)}"
             )
+
+
+def said(error: BaseException, line: int) -> str:
+    """One line of what a library said that is not empty: the first of some, the last of others is the reason."""
+    lines = [text.strip() for text in str(error).splitlines() if text.strip()]
+    return lines[line][:300] if lines else type(error).__name__
 
 
 def switch_off() -> None:
     """No telemetry: call before the first import of openvino or nncf; afterwards neither opens a connection.
 
-    Both import `openvino_telemetry` at import time, send an event for that very import, and send nothing when the
-    package is absent: the absence is what both support without a consent file in the user's home. A `None` entry in
-    `sys.modules` is Python's own way to say that a module cannot be imported.
+    Both report their very import through `openvino_telemetry`, and nothing where that is absent. None in `sys.modules`
+    is Python's own way to say so.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

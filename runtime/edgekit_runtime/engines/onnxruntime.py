@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending, check_settings, check_shapes
+from edgekit_runtime.engines import Array, Image, Pending, check_ports, check_settings, said
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
 
@@ -29,7 +29,7 @@ class OnnxRuntimeEngine:
             tensor.name: tuple(n if isinstance(n, int) else -1 for n in tensor.shape)
             for tensor in (*session.get_inputs(), *session.get_outputs())
         }
-        check_shapes(bundle, variant, found)
+        check_ports((bundle.manifest.input, *bundle.manifest.outputs), found, {})
         self._session = session
         self._input = bundle.manifest.input.name
         self._names = [output.name for output in bundle.manifest.outputs]
@@ -44,7 +44,7 @@ class OnnxRuntimeEngine:
         try:
             outputs: list[Array] = self._session.run(self._names, {self._input: image})
         except Exception as error:  # the library's errors share no base class
-            raise EngineError(f"ONNX Runtime failed: {_reason(error)}") from error
+            raise EngineError(f"ONNX Runtime failed: {said(error, 0)}") from error
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
@@ -73,10 +73,5 @@ def open_variant(bundle: Bundle, variant: Variant) -> OnnxRuntimeEngine:
     except EngineError:
         raise
     except Exception as error:  # the library's errors share no base class
-        raise EngineError(f"ONNX Runtime cannot open it: {_reason(error)}") from error
+        raise EngineError(f"ONNX Runtime cannot open it: {said(error, 0)}") from error
     return OnnxRuntimeEngine(session, variant, bundle)
-
-
-def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending, check_settings, check_shapes, switch_off
+from edgekit_runtime.engines import Array, Image, Pending, check_ports, check_settings, said, switch_off
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.files import cache_directory
 from edgekit_runtime.manifest import Variant
@@ -44,7 +44,7 @@ class OpenVinoEngine:
     def __init__(self, compiled: openvino.CompiledModel, variant: Variant, bundle: Bundle) -> None:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}"
         self.device = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
-        check_shapes(bundle, variant, _shapes(compiled))
+        check_ports((bundle.manifest.input, *bundle.manifest.outputs), _shapes(compiled), {})
         throughput = variant.config.get("PERFORMANCE_HINT") == "THROUGHPUT"
         self.requests = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if throughput else 1
         names = [output.name for output in bundle.manifest.outputs]
@@ -79,7 +79,7 @@ class OpenVinoEngine:
         self._turns = []
 
     def _failure(self, error: RuntimeError) -> EngineError:
-        return EngineError(f"OpenVINO failed on {self.device}: {_reason(error)}")
+        return EngineError(f"OpenVINO failed on {self.device}: {said(error, -1)}")
 
 
 class _Turn:
@@ -112,7 +112,7 @@ def open_variant(bundle: Bundle, variant: Variant) -> OpenVinoEngine:
                 pass  # a damaged cache or a full disk must not stop what works without a cache
         return OpenVinoEngine(core.compile_model(model, variant.device, properties), variant, bundle)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise EngineError(f"OpenVINO cannot open it on {variant.device}: {_reason(error)}") from error
+        raise EngineError(f"OpenVINO cannot open it on {variant.device}: {said(error, -1)}") from error
 
 
 def _shapes(compiled: openvino.CompiledModel) -> dict[str, tuple[int, ...]]:
@@ -121,9 +121,3 @@ def _shapes(compiled: openvino.CompiledModel) -> dict[str, tuple[int, ...]]:
         for port in (*compiled.inputs, *compiled.outputs)
         for name in port.get_names()
     }
-
-
-def _reason(error: BaseException) -> str:
-    """OpenVINO's messages are stack-like; the last line that says something is the reason."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__

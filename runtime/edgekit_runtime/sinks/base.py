@@ -8,18 +8,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from edgekit_runtime.colour import Picture, caption
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import View
+from edgekit_runtime.overlay import View, alerted, font_scale
 from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.stats import Stats
 
 if TYPE_CHECKING:
     from edgekit_runtime.sources.phone import PhoneCamera
-
-Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class SinkContext:
 
     `stop` is set when the loop has to end; a window sets it when it is closed. No sink may block past it. `legend` are
     the classes that results have, by their ids, with RGB colours; `depth_unit` is that of depth, None without any.
-    `phone` is the source, where its pictures are to come through the page.
+    `phone` is the source, where its pictures are to come through the page. Without `overlay` pictures are bare.
     """
 
     title: str = "edgekit"
@@ -39,6 +35,7 @@ class SinkContext:
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     depth_unit: str | None = None
     phone: PhoneCamera | None = None
+    overlay: bool = True
 
     @property
     def classes(self) -> int:
@@ -56,7 +53,7 @@ class Sink(ABC):
         """
 
     def idle(self, state: SourceState, reason: str) -> None:
-        """Called about ten times a second while there is nothing new, with the source's state."""
+        """Called ten times a second or more while there is nothing new, with the source's state, or `paused`."""
         return
 
     def report(self, stats: Stats) -> None:
@@ -70,13 +67,6 @@ class Sink(ABC):
 
 # A viewer that falls behind by more than this begins anew instead of racing after.
 _LATE_S = 0.5
-
-
-def standstill(state: SourceState, reason: str) -> str:
-    """What a picture has to say that is no live one any more; empty where the source neither stalls nor is lost."""
-    if state not in (SourceState.STALLED, SourceState.RETRYING):
-        return ""
-    return f"{state}: {reason}" if reason else str(state)
 
 
 class Pace:
@@ -98,9 +88,31 @@ class Pace:
             self._clock = None
         return max(due - now, 0.0)
 
-    def restart(self) -> None:
-        """After a pause."""
-        self._clock = None
+
+class Viewer(Sink):
+    """Shows live pictures at once and files at their own speed; the last one says why none follows, if none does."""
+
+    def __init__(self, context: SinkContext) -> None:
+        self._context = context
+        self._pace = Pace(context.live)
+        self._last: Picture | None = None
+        self._said = ""
+
+    @abstractmethod
+    def _show(self, picture: Picture) -> None:
+        """Shows a picture, whose memory stays as it is."""
+
+    def idle(self, state: SourceState, reason: str) -> None:
+        said = f"{state}: {reason}" if reason else str(state)
+        if self._last is None or said == self._said or state in (SourceState.RUNNING, SourceState.ENDED):
+            return
+        self._said = said
+        if state is SourceState.PAUSED:  # to be looked at: it is what it says it is
+            picture, height = self._last.copy(), self._last.shape[0]
+            caption(picture[height // 2 :], said, 1.6 * font_scale(height))
+        else:
+            picture = alerted(self._last, said)
+        self._show(picture)
 
 
 class NullSink(Sink):

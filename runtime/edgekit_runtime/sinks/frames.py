@@ -11,11 +11,12 @@ from pathlib import Path
 
 import cv2
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError
 from edgekit_runtime.files import whole
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.base import Sink, SinkContext
 
 _DRAIN_S = 1.0
 

@@ -6,9 +6,7 @@
      "masks": [{"class": "road", "size": [136, 240], "counts": [1804, 12, ...]}],
      "beside": [{"bundle": "dpt-large", "index": 4, "depth": {...}}]}
 
-`beside` is what further bundles have said last, and of which frame. Areas are shares of the picture, of the classes
-that are there. Masks are run lengths as COCO has them (uncompressed: column by column, beginning with how many pixels
-are not of the class), at the size of the class map.
+Areas are shares of the picture; masks are COCO's uncompressed run lengths, at the size of the class map.
 """
 
 from __future__ import annotations
@@ -25,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit_runtime.beside import depth_modality
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
 from edgekit_runtime.model import Beside, Result
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.base import Sink, SinkContext
 
 _FLUSH_S = 1.0
 

@@ -1,8 +1,7 @@
 """An MP4 file that is playable at every moment of its making (ISO/IEC 14496-12 and -14, MPEG-4 part 2 video).
 
-While it grows it is a fragmented file: each fragment is whole once written, so a killed process or a full disk
-costs the last fragment at most. `close` adds an ordinary index at the end and declares the fragments to be one
-block of media data: from then on it is a plain MP4 that every player can seek in.
+While it grows it is a fragmented file, of which a killed process or a full disk costs the last fragment at most.
+`close` adds an index and declares the fragments to be one block of media data: then it is a plain MP4.
 """
 
 from __future__ import annotations

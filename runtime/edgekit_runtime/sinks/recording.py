@@ -1,7 +1,7 @@
 """`file:OUT.mp4`: a recording with every frame at its own time, playable even if the process is killed.
 
-OpenCV can encode but neither set times nor survive a kill: its MP4 has no index until the end. So it encodes
-short segments into a scratch AVI, from which the encoded pictures are moved into an MP4 of our own making.
+OpenCV can encode but neither set times nor survive a kill: it encodes segments into a scratch AVI, from which the
+pictures are moved into an MP4 of our own making.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import IO, Any
 
 import cv2
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
-from edgekit_runtime.events import announce
+from edgekit_runtime.events import say
 from edgekit_runtime.model import Result
-from edgekit_runtime.sinks.base import Picture, Sink, SinkContext
+from edgekit_runtime.sinks.base import Sink, SinkContext
 from edgekit_runtime.sinks.mp4 import TIMESCALE, Mp4Writer, Sample
 
 _SEGMENT_FRAMES = 60
@@ -165,7 +166,7 @@ def _keep(old: Path, path: Path, word: str) -> None:
     free = (path.with_name(f"{path.stem}.{word}-{number}.mp4") for number in count(1))
     kept = next(each for each in free if not each.exists())
     old.rename(kept)
-    announce("message", f"An earlier recording was kept as {kept}.")
+    say(f"An earlier recording was kept as {kept}.")
 
 
 def _claimed(partial: Path) -> IO[bytes]:

@@ -1,12 +1,10 @@
 """`rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH`: the pictures as H.264 to an RTSP server, by the program ffmpeg.
 
-ffmpeg knows a server only by its command line: while it runs, whoever may list the processes of this machine can read a
-password in the address there. Logs and messages never have it.
+While it runs, whoever may list the processes of this machine can read a password in the address on its command line.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import subprocess
@@ -17,43 +15,39 @@ from contextlib import suppress
 import cv2
 import numpy as np
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError
+from edgekit_runtime.events import warn
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import alerted
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
-from edgekit_runtime.sources.base import SourceState
+from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
+from edgekit_runtime.sources.base import PAUSES_S, SourceState
 from edgekit_runtime.sources.uri import redact, split_url
 
-_LOG = logging.getLogger("edgekit_runtime")
 # The first that this ffmpeg has.
 _ENCODERS = (("libx264", "-preset", "veryfast", "-tune", "zerolatency"), ("libopenh264",), ("mpeg4", "-q:v", "5"))
 _PREFIX = re.compile(r"^\[[^\]]*\] ")
-_PAUSES_S = (0.5, 1.0, 2.0, 5.0)
 _PROGRESS = re.compile(r"(\w+)= *(\S+)")
 _ALERT_EVERY_S = 0.5
 _POLL_S = 0.2
 _GOODBYE_S = 0.8
 
 
-class RtspSink(Sink):
+class RtspSink(Viewer):
     """Sends from a thread of its own: a server that is slow or away costs pictures, and holds nothing up.
 
-    Frames of another size are brought to the first one's. Files are sent at their own speed. While the source stalls,
-    its last picture is sent darkened, with the reason.
+    Frames of another size are brought to the first one's.
     """
 
     def __init__(self, url: str, context: SinkContext) -> None:
+        super().__init__(context)
         self._url, self._shown = url, redact(url)
-        self._context = context
         self._fps = min(max(context.fps or 25.0, 1.0), 60.0)
         self._encoder = _encoder()
-        self._pace = Pace(context.live)
         self._size: tuple[int, int] | None = None
-        self._last: Picture | None = None
         self._alerted = 0.0
         self._program: subprocess.Popen[bytes] | None = None
-        self._said, self._trouble, self._sent = "", "", 0
+        self._complaint, self._trouble, self._sent = "", "", 0
         self._queue: Handoff[Picture] = Handoff(2)
         self._thread = threading.Thread(target=self._send, name="rtsp", daemon=True)
         self._thread.start()
@@ -64,14 +58,16 @@ class RtspSink(Sink):
             self._size = max(width & ~1, 2), max(height & ~1, 2)
         fitted = picture.copy() if (width, height) == self._size else cv2.resize(picture, self._size)
         self._last = np.asarray(fitted, np.uint8)
-        self._queue.offer(self._last)
+        self._show(self._last)
         self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
 
     def idle(self, state: SourceState, reason: str) -> None:
-        alert, now = standstill(state, reason), time.monotonic()
-        if self._last is not None and alert and now - self._alerted >= _ALERT_EVERY_S:
-            self._alerted = now
-            self._queue.offer(alerted(self._last, alert))
+        if time.monotonic() - self._alerted >= _ALERT_EVERY_S:
+            self._said, self._alerted = "", time.monotonic()  # again: a stream goes on
+        super().idle(state, reason)
+
+    def _show(self, picture: Picture) -> None:
+        self._queue.offer(picture)
 
     def close(self) -> None:
         self._queue.close()
@@ -95,9 +91,9 @@ class RtspSink(Sink):
             attempt = 0 if self._sent > before else attempt + 1
             if self._queue.closed or not reason:
                 continue
-            pause = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
-            if attempt <= len(_PAUSES_S):  # a server that stays away is not told of for ever
-                _LOG.warning("%s: %s; trying again in %g s", self._shown, reason, pause)
+            pause = PAUSES_S[min(attempt, len(PAUSES_S) - 1)]
+            if attempt <= len(PAUSES_S):  # a server that stays away is not told of for ever
+                warn(f"{self._shown}: {reason}; trying again in {pause:g} s")
             self._context.stop.wait(pause)
 
     def _session(self, picture: Picture | None) -> str:
@@ -120,7 +116,7 @@ class RtspSink(Sink):
             except subprocess.TimeoutExpired:
                 program.kill()
             listener.join(_GOODBYE_S)
-        return "" if program.returncode == 0 else self._said or "ffmpeg was ended"
+        return "" if program.returncode == 0 else self._complaint or "ffmpeg was ended"
 
     def _start(self) -> subprocess.Popen[bytes]:
         assert self._size is not None
@@ -130,7 +126,7 @@ class RtspSink(Sink):
         command += ["-video_size", f"{width}x{height}", "-framerate", f"{self._fps:g}", "-i", "pipe:0"]
         command += ["-c:v", *self._encoder, "-pix_fmt", "yuv420p", "-g", str(round(2 * self._fps))]
         command += ["-f", "rtsp", "-rtsp_transport", "tcp", self._url]
-        self._said = ""
+        self._complaint = ""
         # In a session of its own: Ctrl-C is this program's business, which then ends the stream properly.
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0,
@@ -145,7 +141,7 @@ class RtspSink(Sink):
                 if progress := _PROGRESS.fullmatch(line):
                     self._sent += progress[1] == "frame" and progress[2] != "0"
                 else:  # the first says what went wrong, those after it what that led to
-                    self._said = self._said or _PREFIX.sub("", redact(line))[:200]
+                    self._complaint = self._complaint or _PREFIX.sub("", redact(line))[:200]
 
 
 def _encoder() -> tuple[str, ...]:

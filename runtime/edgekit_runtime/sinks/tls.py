@@ -1,7 +1,6 @@
 """https for the page: a certificate of one's own, or one that is made here and kept in the user's cache directory.
 
-Browsers give their camera only to https pages (and to localhost). What is made here nobody vouches for: a browser warns
-once, and goes on if told to.
+Browsers give their camera only to https pages and to localhost; of what nobody vouches for they warn once.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """`web[:[HOST:]PORT][?OPTIONS]`: one page with the live picture, legend, figures and switches; for browsers and phones.
 
-Served on the loopback address unless a host is named; then every request needs the token that the address, which is
-printed, carries. Requests that a browser sends on behalf of another site are refused (`Host`, `Origin`), and what
-changes something is a POST that no form can send.
+Served on the loopback address unless a host is named; then every request needs a token. Requests that a browser sends
+on behalf of another site are refused (`Host`, `Origin`), and what changes something is a POST that no form can send.
 """
 
 from __future__ import annotations
 
-import logging
+import os
+import re
 import secrets
 import sys
 import threading
@@ -21,11 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgekit_runtime.colour import Picture
 from edgekit_runtime.errors import SinkError, UsageError
+from edgekit_runtime.events import say, warn
 from edgekit_runtime.handoff import Handoff
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import alerted
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
+from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
 from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sinks.recording import RecordingSink
 from edgekit_runtime.sinks.tls import Certificate, own_certificate
@@ -33,12 +34,11 @@ from edgekit_runtime.sources.base import SourceState
 from edgekit_runtime.sources.uri import parse_uri
 from edgekit_runtime.stats import Meter, Stats
 
-_LOG = logging.getLogger("edgekit_runtime")
 DEFAULT_PORT = 8090
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 JPEG_QUALITY = 85
+_LASTING = "EDGEKIT_TOKEN"
 _AREAS_EVERY_S = 0.25
-_PAUSE_S = 0.03
 _DRAIN_S = 0.5
 
 
@@ -159,21 +159,19 @@ class Board:
         }
 
 
-class WebSink(Sink):
+class WebSink(Viewer):
     """Encodes in a thread of its own, and only while somebody watches."""
 
     def __init__(self, at: WebAddress, context: SinkContext) -> None:
         from edgekit_runtime.sinks.web_server import Server
 
-        self._context = context
+        super().__init__(context)
         self._board = Board(context)
-        self._pace = Pace(context.live)
-        self._picture: Picture | None = None
-        self._alert = ""
         self._counted = 0.0
         self._recorder: RecordingSink | None = None
+        lasting = "" if at.local else _lasting_token()
         if not at.local:
-            self._board.token = secrets.token_urlsafe(12)
+            self._board.token = lasting or secrets.token_urlsafe(12)
         certificate = at.certificate_for(camera=context.phone is not None)
         try:
             self._server = Server(at.host, at.port, self._board, certificate.context() if certificate else None)
@@ -187,14 +185,16 @@ class WebSink(Sink):
         self._encoder = threading.Thread(target=self._encode, name="web pictures", daemon=True)
         self._encoder.start()
         self._server.start()
-        _LOG.info("watch at %s", self.address)
+        # A token that lasts belongs in no log: who has set it knows it.
+        shown = self.address.replace(lasting, f"${_LASTING}") if lasting else self.address
+        say(f"watch at {shown}")
         if certificate:
-            _LOG.info("its certificate has the SHA-256 fingerprint %s", certificate.fingerprint)
+            say(f"its certificate has the SHA-256 fingerprint {certificate.fingerprint}")
         if not at.local and sys.stderr.isatty():
-            _LOG.info("%s", qr_code(self.address))
+            say(qr_code(self.address))
 
     def write(self, picture: Picture, result: Result) -> None:
-        self._alert = ""
+        self._said = ""
         self._board.note(result)
         if result.labels is not None and time.monotonic() - self._counted > _AREAS_EVERY_S:
             self._counted = time.monotonic()
@@ -210,18 +210,19 @@ class WebSink(Sink):
             if self._recorder is None:
                 self._board.recording = None
         if self._board.watched:
-            self._picture = picture.copy()
-            self._queue.offer(self._picture)
+            self._last = picture.copy()
+            self._show(self._last)
         self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
-        while self._context.view.paused and not self._context.stop.wait(_PAUSE_S):
-            self._pace.restart()
 
     def idle(self, state: SourceState, reason: str) -> None:
         self._board.become(state, reason)
-        alert = standstill(state, reason)
-        if self._picture is not None and alert not in ("", self._alert):
-            self._alert = alert
-            self._queue.offer(alerted(self._picture, alert))
+        if state is SourceState.PAUSED and self._last is not None:
+            for wish in self._board.wishes():
+                self._grant(wish, self._last)
+        super().idle(state, reason)
+
+    def _show(self, picture: Picture) -> None:
+        self._queue.offer(picture)
 
     def report(self, stats: Stats) -> None:
         self._board.note_loop(stats)
@@ -249,11 +250,11 @@ class WebSink(Sink):
             if wish == "snapshot":
                 path = path.with_suffix(".png")
                 save_png(path, picture)
-                _LOG.info("saved %s", path)
+                say(f"saved {path}")
             else:
                 path = path.with_suffix(".mp4")
                 self._recorder, self._board.recording = RecordingSink(path, self._context.fps), path
-                _LOG.info("recording %s", path)
+                say(f"recording {path}")
 
     def _stop_recording(self) -> None:
         recorder, path = self._recorder, self._board.recording
@@ -261,7 +262,7 @@ class WebSink(Sink):
         if recorder is not None:
             with _warned():
                 recorder.close()
-                _LOG.info("saved %s", path)
+                say(f"saved {path}")
 
 
 @contextmanager
@@ -270,7 +271,18 @@ def _warned() -> Iterator[None]:
     try:
         yield
     except SinkError as error:
-        _LOG.warning("%s", error)
+        warn(str(error))
+
+
+def _lasting_token() -> str:
+    """The token that the environment gives, empty where it gives none. Raises UsageError for a weak one."""
+    token = os.environ.get(_LASTING, "")
+    if token and not re.fullmatch(r"[A-Za-z0-9_.-]{16,}", token):
+        raise UsageError(
+            f"{_LASTING} must be at least 16 letters, digits, dots and dashes.",
+            hint="python3 -c 'import secrets; print(secrets.token_urlsafe(12))' makes one.",
+        )
+    return token
 
 
 def open_web(argument: str, context: SinkContext) -> Sink:

@@ -342,7 +342,8 @@ def _metrics(figures: dict[str, Any]) -> bytes:
         ("age_p50_milliseconds", "From capture to here, median.", figures["age_p50_ms"]),
         ("age_p99_milliseconds", "From capture to here, 99th percentile.", figures["age_p99_ms"]),
         ("inference_p50_milliseconds", "The engine alone, median.", figures["inference_p50_ms"]),
-        ("up", "1 while the source runs.", int(figures["state"] == "running")),
+        ("paused", "1 while somebody has paused it.", int(figures["paused"])),
+        ("up", "1 while the source runs, or is paused.", int(figures["state"] in ("running", "paused"))),
     ]
     text = ""
     for short, about, value in rows:

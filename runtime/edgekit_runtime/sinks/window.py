@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -12,27 +11,29 @@ from pathlib import Path
 
 import cv2
 
+from edgekit_runtime.colour import Picture, caption
 from edgekit_runtime.errors import SinkError
+from edgekit_runtime.events import say
 from edgekit_runtime.model import Result
-from edgekit_runtime.overlay import alerted
-from edgekit_runtime.sinks.base import Pace, Picture, Sink, SinkContext, standstill
+from edgekit_runtime.overlay import font_scale
+from edgekit_runtime.sinks.base import Sink, SinkContext, Viewer
 from edgekit_runtime.sinks.frames import save_png
 from edgekit_runtime.sources.base import SourceState
 
-_LOG = logging.getLogger("edgekit_runtime")
 _ALTERNATIVES = "Say where to: --sink web, file:OUT.mp4, png:DIR, stdout or null."
-KEYS = "q or Esc quit, space pause, + and - opacity, 1 to 9 hide a class, d depth, s snapshot, h these keys"
+KEYS = "q or Esc quit, space pause, + and - opacity,\n1 to 9 hide a class, d depth, s snapshot, h these keys"
+_NOTE_S = 2.0
+_NO_KEY = 255
 
 
-class WindowSink(Sink):
-    """Shows live pictures at once and files at their own speed."""
+class WindowSink(Viewer):
+    """What a key has done, or why it did nothing, stands in the picture for two seconds."""
 
     def __init__(self, context: SinkContext) -> None:
-        self._context = context
+        super().__init__(context)
         self._title = context.title
-        self._picture: Picture | None = None
-        self._alert = ""
-        self._pace = Pace(context.live)
+        self._shown: Picture | None = None
+        self._note, self._noted = "", 0.0
         # OpenCV's Qt complains about fonts, a line a letter; it shows the picture all the same.
         os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
         try:
@@ -42,52 +43,77 @@ class WindowSink(Sink):
             raise SinkError("OpenCV cannot open a window here.", hint=_ALTERNATIVES) from error
 
     def write(self, picture: Picture, result: Result) -> None:
-        first = self._picture is None
-        self._picture, self._alert = picture.copy(), ""
-        cv2.imshow(self._title, picture)
+        first = self._last is None
+        self._last, self._said = picture.copy(), ""
+        self._show(self._last)
         if first:
             cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
         self._keys(int(1000 * self._pace.wait_s(result.frame.timestamp_s)))
-        while self._context.view.paused and not self._context.stop.is_set():
-            self._keys(30)
-            self._pace.restart()
 
     def idle(self, state: SourceState, reason: str) -> None:
-        alert = standstill(state, reason)
-        if self._picture is not None and alert not in ("", self._alert):
-            self._alert = alert
-            cv2.imshow(self._title, alerted(self._picture, alert))
+        super().idle(state, reason)
         self._keys(1)
 
     def close(self) -> None:
         with suppress(cv2.error):  # the person may have closed it already
             cv2.destroyWindow(self._title)
 
+    def _show(self, picture: Picture) -> None:
+        self._shown = picture
+        if self._note:
+            picture, height = picture.copy(), picture.shape[0]
+            caption(picture[height * 3 // 4 :], self._note, font_scale(height))
+        cv2.imshow(self._title, picture)
+
+    def _tell(self, note: str) -> None:
+        self._note, self._noted = note, time.monotonic()
+        if self._shown is not None:
+            self._show(self._shown)
+
     def _keys(self, wait_ms: int) -> None:
         key = (cv2.waitKey(wait_ms) if wait_ms > 0 else cv2.pollKey()) & 0xFF
         view = self._context.view
+        if self._note and time.monotonic() - self._noted > _NOTE_S:
+            self._tell("")
         if key in (ord("q"), 27) or not self._visible():
             self._context.stop.set()
         elif key == ord(" "):
             view.paused = not view.paused
-        elif key in (ord("+"), ord("=")):
-            view.opacity = min(view.opacity + 0.1, 1.0)
-        elif key == ord("-"):
-            view.opacity = max(view.opacity - 0.1, 0.0)
-        elif key == ord("d"):
-            view.depth = not view.depth
-        elif ord("1") <= key <= ord("9") and key - ord("1") < self._context.classes:
-            view.hidden ^= {key - ord("1")}
         elif key == ord("h"):
-            _LOG.info(KEYS)
-        elif key == ord("s") and self._picture is not None:
+            say(KEYS.replace("\n", " "))
+            self._tell(KEYS)
+        elif key == ord("s") and self._last is not None:
             path = Path(time.strftime("edgekit-%Y%m%d-%H%M%S.png"))
-            save_png(path, self._picture)
-            _LOG.info("saved %s", path)
+            save_png(path, self._last)
+            say(f"saved {path}")
+            self._tell(f"saved {path}")
+        elif key != _NO_KEY and (note := self._switched(chr(key))):
+            self._tell(f"{note}, from the next picture on" if view.paused else note)
+
+    def _switched(self, key: str) -> str:
+        """What a key has changed of the overlay, or why nothing; empty for one that means nothing."""
+        view, legend = self._context.view, self._context.legend
+        if key not in "+=-d123456789":
+            return ""
+        if not self._context.overlay:
+            return "nothing is drawn: --no-overlay"
+        if key in "+=-":
+            view.opacity = min(max(view.opacity + (-0.1 if key == "-" else 0.1), 0.0), 1.0)
+            return f"opacity {view.opacity:.0%}"
+        if key == "d":
+            if self._context.depth_unit is None or not legend:
+                return "there is no depth" if legend else "there is nothing but depth"
+            view.depth = not view.depth
+            return "depth" if view.depth else "classes"
+        number = int(key) - 1
+        if number >= len(legend):
+            return f"there is no class {key}"
+        view.hidden ^= {number}
+        return f"{legend[number][0]} is {'hidden' if number in view.hidden else 'shown'}"
 
     def _visible(self) -> bool:
         try:
-            return self._picture is None or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+            return self._shown is None or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
         except cv2.error:
             return False
 

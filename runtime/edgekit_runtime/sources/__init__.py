@@ -1,7 +1,6 @@
 """Sources by URI: cameras, phones, screens, streams, video files, picture folders, a test pattern, and plug-ins'.
 
-Other packages register a scheme through the entry point group `edgekit.sources`: the entry's name is the scheme,
-its value a callable that takes a SourceUri and returns a Source.
+Other packages add schemes by the entry point group `edgekit.sources`: callables from a SourceUri to a Source.
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ def pauses() -> Iterator[float]:
 
 
 class SourceState(str, Enum):
-    """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames."""
+    """`stalled`: open, but no picture for too long; `retrying`: lost, being opened again; `ended`: no more frames;
+    `paused`: what a loop says, not a source, while the person who watches has stopped it.
+    """
 
     __str__ = str.__str__
 
@@ -33,6 +35,7 @@ class SourceState(str, Enum):
     STALLED = "stalled"
     RETRYING = "retrying"
     ENDED = "ended"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ class Source(ABC):
 class ThreadedSource(Source):
     """A source whose frames are fetched by a thread of its own, which runs `_produce`.
 
-    Subclasses set `live` before they call `_start`. What `_produce` raises is raised again by `read`. A thread that
-    hangs may be left behind by another `_start_thread`; what it does afterwards counts for nothing.
+    Subclasses set `live` before they call `_start`. What `_produce` raises, `read` raises again. What a thread does
+    that was left behind counts for nothing.
     """
 
     stall_s = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -16,11 +15,11 @@ from typing import TypeVar
 import cv2
 
 from edgekit_runtime.errors import SourceError, UsageError
+from edgekit_runtime.events import say
 from edgekit_runtime.sources.base import Frame, SourceState, ThreadedSource, pauses
 from edgekit_runtime.sources.uri import SourceUri
 
 T = TypeVar("T")
-_LOG = logging.getLogger("edgekit_runtime")
 _OPEN_TIMEOUT_S = 2.0
 # A driver that has not answered for so long never will; V4L2 says itself after ten seconds that nothing came.
 GIVEN_UP_S = 15.0
@@ -154,7 +153,7 @@ class Camera(ThreadedSource):
             float(capture.get(cv2.CAP_PROP_FPS)),
             _fourcc(capture.get(cv2.CAP_PROP_FOURCC)),
         )
-        _LOG.info("%s: %s", self.uri, self.grant)
+        say(f"{self.uri}: {self.grant}")
         return capture
 
     def _reopen(self, reason: str) -> cv2.VideoCapture | None:

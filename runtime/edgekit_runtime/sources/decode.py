@@ -41,6 +41,8 @@ _UNBUFFERED = "|fflags;nobuffer|flags;low_delay"
 _PATIENCE_MS = 6000
 # How many damaged pictures in a row are passed over, and for how long.
 _DAMAGED, _DAMAGE_S = 50, 1.0
+# What a file may lack of the length that it states: so much is rounding.
+_LACK_S, _LACK = 0.5, 0.02
 # Untouched memory costs nothing, so slots have room for frames that grow in mid-stream.
 _ROOM = 4
 _MIN_SLOT_BYTES = 1920 * 1080 * 3
@@ -54,6 +56,7 @@ class _Video:
     """Frames of a video file, each with its presentation time."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._use(cv2.VideoCapture(path), "is not a video that OpenCV can decode, or it is damaged")
 
     def _use(self, capture: cv2.VideoCapture, complaint: str) -> None:
@@ -86,6 +89,28 @@ class _Video:
             if time.monotonic() > patience:
                 break
         return None
+
+    def lack(self) -> str:
+        """How much of the length that a file states was there, if a good part was not."""
+        if not self.fps or _mp4_ends(self._path):
+            return ""
+        stated_s = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) / self.fps
+        there_s = self._last + 1 / self.fps
+        return f"{there_s:.1f} s of {stated_s:.1f} s" if stated_s - there_s > max(_LACK_S, _LACK * stated_s) else ""
+
+
+def _mp4_ends(path: str) -> bool:
+    """Whether this is an MP4 file with its last box: what it has more frames than it shows, an edit list cuts away."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        end, at = file.seek(0, os.SEEK_END), 0
+        while at < end:
+            file.seek(at)
+            head = file.read(16)
+            if at == 0 and head[4:8] != b"ftyp":
+                return False
+            size = int.from_bytes(head[:4], "big")
+            at += max(int.from_bytes(head[8:], "big") if size == 1 else size or end - at, 8)
+    return at == end
 
 
 class _Remote(_Video):
@@ -161,7 +186,7 @@ def serve(job: Job, requests: int, answers: int) -> None:
         if image.__array_interface__["data"][0] != view.__array_interface__["data"][0]:
             view[: image.nbytes] = image.reshape(-1)
         send(answers, FRAME, Decoded(slot, height, width, time_s).to_bytes())
-    send(answers, END)
+    send(answers, END, reader.lack().encode() if job.video and isinstance(reader, _Video) else b"")
 
 
 def main() -> None:

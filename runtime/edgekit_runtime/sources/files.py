@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekit_runtime.errors import SourceError
+from edgekit_runtime.events import warn
 from edgekit_runtime.sources.base import Frame, Source, ThreadedSource
 from edgekit_runtime.sources.protocol import (
     END,
@@ -131,6 +132,9 @@ class DecodedFile(ThreadedSource):
                 return
             kind, payload = message
             if kind == END:
+                if payload:
+                    self._reason = f"{payload.decode()} could be read"
+                    warn(f"{self.uri} is cut short or damaged: {self._reason}.")
                 return
             if kind == ERROR:
                 raise SourceError(f"{self.uri} {payload.decode(errors='replace')}.", hint=_advice(self._job))
@@ -193,6 +197,11 @@ class DecodedFile(ThreadedSource):
 def _advice(job: Job) -> str:
     if job.pipeline:
         return "Try it with gst-launch-1.0; EDGEKIT_DEBUG=1 shows what GStreamer says."
+    if job.url and not job.live:
+        return (
+            "Check address, name and password. Of a server that sends no parts of files, download it, or put its index "
+            "first: ffmpeg -i in.mp4 -c copy -movflags +faststart out.mp4"
+        )
     return "Check address, name and password." if job.url else "Check that it plays elsewhere."
 
 

@@ -1,7 +1,7 @@
 """`test:`, a moving pattern with its frame number burnt in, so that freshness and order can be proved.
 
-The number is a row of black and white blocks along the top left: one white, one black for reference, then 24
-bits, most significant first, then a parity bit. It survives video compression and a half-transparent overlay.
+A row of blocks at the top left: white, black, 24 bits, most significant first, a parity bit. It survives compression
+and a half-transparent overlay.
 """
 
 from __future__ import annotations

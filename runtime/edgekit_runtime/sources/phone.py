@@ -1,8 +1,7 @@
 """`phone:`, the camera of whoever opens the web page: pictures arrive through the sink `web`, one sender at a time.
 
-They come over a WebSocket; each is answered with its number once it was decoded, and the page sends the next one only
-then: nothing queues up on the way, however slow the network is. Safari on iPhones opens no WebSocket to a server whose
-certificate nobody vouches for (WebKit bug 145819); there each picture is a POST.
+They come over a WebSocket, or one by one as POSTs (Safari: WebKit bug 145819). The page sends the next one when the one
+before was answered: nothing queues up on the way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """`-`: raw pictures on standard input, as `ffmpeg -i ... -f rawvideo -pix_fmt rgb24 -` writes them.
 
-The writer is waited for and nothing is dropped, as with a file; with `live=1` only the newest picture is kept, as with
-a camera. Nothing in the bytes says how large a picture is: that has to be told.
+As with a file, nothing is dropped; with `live=1` only the newest picture is kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How a decoding process and the process that reads from it talk.
 
-Pixels lie in a ring of slots in shared memory; two pipes carry only short messages. The reader sends one job and
-then a slot number for each slot that is free; the decoder answers with a header and then, for each decoded
-frame, the slot where it lies. Either side ends when its pipe is closed, so none outlives the other.
+Pixels lie in a ring of slots in shared memory. The reader sends a job, then the number of each slot that is free; the
+decoder a header, then for each frame its slot. Either side ends when its pipe is closed.
 """
 
 from __future__ import annotations
@@ -113,8 +112,7 @@ def _exactly(descriptor: int, size: int) -> bytes | None:
 class SharedMemory:
     """Memory that a child process can map: anonymous on Linux, an unlinked file elsewhere, a named one on Windows.
 
-    Unlike `multiprocessing.shared_memory` it needs no tracker process, and nothing is left behind on POSIX even
-    when both processes are killed.
+    Unlike that of `multiprocessing` nothing is left behind on POSIX when both processes are killed.
     """
 
     def __init__(self) -> None:

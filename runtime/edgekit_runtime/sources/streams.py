@@ -1,10 +1,7 @@
 """Live streams, of which only the newest frame is kept, each decoded in a process of its own.
 
-`rtsp://`, `rtsps://`, `http://` and `https://`: by FFmpeg, over TCP; also files on a server. What a server says cannot
-make the decoder open anything but network addresses.
-
-`csi:N`, a camera at a Jetson's CSI connector, and `gst:PIPELINE`, whatever else GStreamer reads: by an OpenCV that was
-built with GStreamer, which JetPack's and Debian's are and the wheels of PyPI are not.
+`rtsp(s)://` and `http(s)://` by FFmpeg, over TCP; `csi:N` (a Jetson's camera) and `gst:PIPELINE` by an OpenCV that was
+built with GStreamer.
 """
 
 from __future__ import annotations

@@ -57,13 +57,15 @@ class SourceUri:
         match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
         width, height = (int(match[1]), int(match[2])) if match else (0, 0)
         if not (16 <= width <= 8192 and 16 <= height <= 8192):
-            raise UsageError(f"{self.text}: size must be WIDTHxHEIGHT, like 1280x720, not {text!r}.")
+            raise UsageError(
+                f"{self.text}: size must be WIDTHxHEIGHT, like 1280x720, each from 16 to 8192, not {text!r}."
+            )
         return width, height
 
     def with_defaults(self, options: Mapping[str, str]) -> str:
         """The URI with these options where it does not say them itself."""
-        asked = {**options, **self.options}
-        return f"{self.scheme}:{self.body}?{'&'.join(f'{key}={value}' for key, value in asked.items())}"
+        asked = "&".join(f"{key}={value}" for key, value in {**options, **self.options}.items())
+        return f"{self.scheme}:{self.body}?{asked}" if asked else f"{self.scheme}:{self.body}"
 
     def check_options(self, *known: str) -> None:
         """Raises UsageError when an option is not among the known ones."""

@@ -1,8 +1,6 @@
 """The little of CUDA that inference needs: a GPU, its memory, a stream.
 
-By ctypes on the driver's own library, which is there wherever a GPU works, on Jetson too, under one name and with an
-interface that only ever grew. The alternatives cost more: `cuda-python` comes in a wheel for each major version of
-CUDA, libcudart has that version in its name and is linked into TensorRT for RTX where nobody else can call it.
+By ctypes on the driver's own library, which is there wherever a GPU works, under one name whatever the version of CUDA.
 Contexts are the GPU's primary one, which TensorRT uses as well.
 """
 

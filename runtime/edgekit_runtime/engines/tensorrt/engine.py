@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from edgekit_runtime.bundle import Bundle
-from edgekit_runtime.engines import Array, Image, Pending, check_settings
-from edgekit_runtime.engines.tensorrt import RTX, Library, load_library
-from edgekit_runtime.engines.tensorrt.builder import DTYPES, check_ports
+from edgekit_runtime.engines import Array, Image, Pending, check_ports, check_settings
+from edgekit_runtime.engines.tensorrt import DTYPES, RTX, Library, load_library
 from edgekit_runtime.engines.tensorrt.cuda import Device, Gpu, find_gpu
-from edgekit_runtime.engines.tensorrt.prepared import Key, read_blob, read_prepared, write_blob
 from edgekit_runtime.errors import EngineError
 from edgekit_runtime.manifest import Variant
+from edgekit_runtime.prepare import Key, read_blob, read_prepared, write_blob
 
 # What a manifest may say of an engine that lies in the bundle: its file, who built it, and for what.
 ALLOWED_SETTINGS = frozenset({"engine", "tensorrt", "compute_capabilities"})
@@ -105,11 +104,10 @@ class TensorRtEngine:
     def _bind(self, bundle: Bundle, device: Device) -> None:
         """Compares inputs and outputs with the manifest's, and gives each its memory on the GPU."""
         engine, specs = self._engine, (bundle.manifest.input, *bundle.manifest.outputs)
-        found = {}
-        for name in (engine.get_tensor_name(number) for number in range(engine.num_io_tensors)):
-            dtype = engine.get_tensor_dtype(name).name
-            found[name] = (tuple(engine.get_tensor_shape(name)), DTYPES.get(dtype, dtype))
-        check_ports(found, specs)
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        dtypes = {name: engine.get_tensor_dtype(name).name for name in names}
+        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        check_ports(specs, shapes, {name: DTYPES.get(dtype, dtype) for name, dtype in dtypes.items()})
         for spec in specs:
             self._arrays[spec.name] = array = np.zeros(spec.shape, spec.dtype)
             self._addresses[spec.name] = device.allocate(array.nbytes)
