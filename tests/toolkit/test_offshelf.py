@@ -188,7 +188,7 @@ def test_half_precision_keeps_what_it_would_ruin_in_full(dpt: Path, segformer: P
         for key, engine in engines.items():
             found = [engine.infer(image[None])["depth"][0].copy() for image in images]
             error[key] = np.mean([np.abs(a - b).mean() for a, b in zip(found, expected, strict=True)])
-    assert error["openvino bf16-mixed"] < 0.8 * error["openvino bf16"]
+    assert error["openvino bf16-mixed"] < 0.9 * error["openvino bf16"]
     # It is the arithmetic that differs, not the weights.
     plain, mixed = (set(each.files.values()) for each in candidates)
     assert len(plain & mixed) == 1

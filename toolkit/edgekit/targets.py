@@ -43,7 +43,7 @@ class Target:
 
 PRECISIONS: Mapping[Target, tuple[Precision, ...]] = {
     # mixed: INT8 but for the layers that it ruins; int8-weights: weights in INT8, arithmetic in half precision;
-    # bf16-mixed: matrix products and large convolutions in bfloat16, the rest in float32.
+    # bf16-mixed: what reads the picture in float32, the rest in bfloat16.
     Target("openvino"): ("int8", "mixed", "int8-weights", "bf16", "bf16-mixed", "fp32"),
     Target("openvino", "GPU"): ("int8", "mixed", "int8-weights", "fp16", "fp32"),
     Target("openvino", "NPU"): ("int8", "mixed", "fp16"),
