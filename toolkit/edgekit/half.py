@@ -1,8 +1,8 @@
 """bfloat16 but for the layers that read the picture, which stay in float32.
 
-A pixel less the mean has more digits than bfloat16 keeps, and what the first layer rounds away all others work with.
-That is most of what bfloat16 costs a vision transformer, and the layer is a hundredth of its work: DPT-large's depth
-is off by 0.8 % this way and by 1.7 % in bfloat16 throughout, in the same time (docs/results.md).
+What the first layer rounds, pixels and weights, all that follows works with. That is half of what bfloat16 costs a
+vision transformer, and the layer is a hundredth of its work: DPT-large's depth is off by 0.8 % this way and by 1.7 % in
+bfloat16 throughout, in the same time (docs/results.md).
 """
 
 from __future__ import annotations
