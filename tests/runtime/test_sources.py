@@ -99,16 +99,15 @@ def test_frames_may_change_their_size(tmp_path: Path):
         assert [frame.image.shape[1::-1] for frame in source] == sizes
 
 
-def test_a_file_that_aborts_its_decoder_is_a_source_error(real: Path):
-    """OpenCV 5.0 aborts on this one; releases on which it plays must play it."""
-    hostile = real / "hostile" / "demo_48x48_raw_dib.avi"
-    capture = "import cv2, sys; c = cv2.VideoCapture(sys.argv[1]); sys.exit(not (c.isOpened() and c.read()[0]))"
-    if subprocess.run([sys.executable, "-c", capture, hostile], capture_output=True, check=False).returncode == 0:
-        with open_source(hostile) as source:
-            assert sum(1 for _ in source) > 0
-    else:
-        with pytest.raises(SourceError, match=r"crashed on it \(SIG[A-Z]+\)"):
-            open_source(hostile)
+def test_a_file_that_aborts_its_decoder_harms_nothing_else(real: Path):
+    """It makes OpenCV 5.0 write beside its memory: when that ends the decoder, after some frames or none, is luck."""
+    crash, frames = "", []
+    try:
+        with open_source(real / "hostile" / "demo_48x48_raw_dib.avi") as source:
+            frames = list(source)
+    except SourceError as error:
+        crash = str(error)
+    assert re.search(r"crashed on it \(SIG[A-Z]+\)", crash) or len(frames) == 51, crash
 
 
 def test_a_decoder_that_dies_in_mid_stream_ends_the_source_with_an_error(clip: Path):

@@ -181,11 +181,15 @@ def distill(
         )
 
 
-def print_settings() -> None:
+def print_settings(json: Json = False) -> None:
     """Print a train.toml: every setting of train and distill with its default, to uncomment and change."""
+    from edgekit_student.settings import DistillSettings, TrainSettings
     from edgekit_student.template import template
 
-    typer.echo(template(), nl=False)
+    if json:
+        emit({"train": TrainSettings().model_dump(mode="json"), "distill": DistillSettings().model_dump(mode="json")})
+    else:
+        typer.echo(template(), nl=False)
 
 
 def find_teacher(name: str, data: Dataset, settings: DistillSettings, device: str = "cpu") -> Teacher:
