@@ -32,6 +32,4 @@ def _table(name: str, settings: BaseModel) -> Iterator[str]:
 
 def _toml(value: Any) -> str:
     """What has no default has no value in TOML either: `...` is what to fill in."""
-    if value is None:
-        return "..."
-    return "{}" if value == {} else json.dumps(value)
+    return "..." if value is None else json.dumps(value)

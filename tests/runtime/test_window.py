@@ -35,6 +35,11 @@ class Window:
         """Without waiting: what it does may be over soon."""
         threading.Thread(target=subprocess.run, args=(["xdotool", "key", key],)).start()
 
+    def pause(self) -> None:
+        patiently(lambda: self.state() == "running")
+        self.press("space")
+        patiently(lambda: self.state() == "paused")
+
     def looks(self) -> np.ndarray:
         return self.screen.copy()
 
@@ -73,9 +78,7 @@ def test_a_pause_is_said_and_holds_until_it_ends(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with window(small_bundle, tmp_path, monkeypatch) as it:
-        patiently(lambda: it.state() == "running")
-        it.press("space")
-        patiently(lambda: it.state() == "paused")
+        it.pause()
         it.settled()
         it.press("space")
         patiently(lambda: it.state() == "running")
@@ -87,9 +90,7 @@ def test_a_key_that_has_no_effect_says_why_for_two_seconds(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with window(small_bundle, tmp_path, monkeypatch, "--no-overlay") as it:
-        patiently(lambda: it.state() == "running")
-        it.press("space")
-        patiently(lambda: it.state() == "paused")
+        it.pause()
         paused = it.settled()
         for key in ("d", "plus", "9", "h"):
             it.press(key)
@@ -101,9 +102,7 @@ def test_a_snapshot_is_the_picture_without_what_the_window_says(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with window(small_bundle, tmp_path, monkeypatch) as it:
-        patiently(lambda: it.state() == "running")
-        it.press("space")
-        patiently(lambda: it.state() == "paused")
+        it.pause()
         it.press("s")
         patiently(lambda: list(tmp_path.glob("edgekit-*.png")))
         (saved,) = tmp_path.glob("edgekit-*.png")
