@@ -267,7 +267,6 @@ def test_a_pause_is_one_of_the_loop_and_its_last_picture_may_be_saved(
         load(small_bundle) as model,
         open_source("test:?fps=0&size=96x64") as source,
         serving(view=view, live=False) as sink,
-        sink._board.watched_from(),
     ):
         loop = Loop(model, source, [sink], stop=stop, view=view)
         thread = threading.Thread(target=loop.run)
@@ -279,6 +278,8 @@ def test_a_pause_is_one_of_the_loop_and_its_last_picture_may_be_saved(
         text = ask(sink, "/metrics")[1]
         assert b"\nedgekit_paused 1\n" in text
         assert b"\nedgekit_up 1\n" in text
+        for _ in range(2):
+            assert ask(sink, "/picture.jpg")[0] == 200, "whoever comes sees it"
         assert ask(sink, "/snapshot", "POST", {}, X_Edgekit="1")[0] == 204
         wait_for(lambda: list(tmp_path.glob("edgekit-*.png")))
         assert (loop.stats().frames, loop.stats().state) == (frames, "paused")

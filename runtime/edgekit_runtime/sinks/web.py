@@ -71,7 +71,7 @@ class Board:
         self.token = ""
         self._changed = threading.Condition()
         self._jpeg, self._number = b"", 0
-        self._watching = 0
+        self._watching = self.visits = 0
         self._meter = Meter(time.monotonic())
         self._loop = Stats()
         self._state, self._reason = SourceState.RUNNING, ""
@@ -112,7 +112,7 @@ class Board:
     def watched_from(self) -> Iterator[int]:
         """Somebody wants pictures: the number of the last that an earlier visitor had, which is old."""
         with self._changed:
-            self._watching += 1
+            self._watching, self.visits = self._watching + 1, self.visits + 1
             number = self._number
         try:
             yield number
@@ -167,7 +167,7 @@ class WebSink(Viewer):
 
         super().__init__(context)
         self._board = Board(context)
-        self._counted = 0.0
+        self._counted, self._visits = 0.0, 0
         self._recorder: RecordingSink | None = None
         lasting = "" if at.local else _lasting_token()
         if not at.local:
@@ -209,9 +209,9 @@ class WebSink(Viewer):
                 self._recorder = recorder
             if self._recorder is None:
                 self._board.recording = None
+        self._last = picture  # until the next one is drawn
         if self._board.watched:
-            self._last = picture.copy()
-            self._show(self._last)
+            self._show(picture.copy())
         self._context.stop.wait(self._pace.wait_s(result.frame.timestamp_s))
 
     def idle(self, state: SourceState, reason: str) -> None:
@@ -219,6 +219,8 @@ class WebSink(Viewer):
         if state is SourceState.PAUSED and self._last is not None:
             for wish in self._board.wishes():
                 self._grant(wish, self._last)
+        if self._visits != self._board.visits:
+            self._visits, self._said = self._board.visits, ""  # whoever has come is shown it, too
         super().idle(state, reason)
 
     def _show(self, picture: Picture) -> None:
